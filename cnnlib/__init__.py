@@ -1,0 +1,10 @@
+"""What the notebooks share.
+
+arithmetic   sizes, cost, receptive field, HDC: pure Python
+trace        the per-layer shape trace of any network
+blocks       a block is a figure of a paper
+models       a model is a table of a paper
+data         Fashion-MNIST on the device, or a drawn stand-in
+train        fit, evaluate, History; engine is what makes a step fast
+plots        pictures;  check  predictions and exercise answers
+"""

@@ -1,0 +1,354 @@
+"""The arithmetic of convolutions: sizes, cost, receptive fields and hybrid dilation.
+
+Arguments are named as in torch. `padding` is what is added on ONE side. Where torch takes an int
+or an (h, w) pair, so do these functions, and one pair among the arguments makes the answer a pair.
+"""
+
+import functools
+import inspect
+from itertools import product
+from numbers import Integral
+from typing import NamedTuple
+
+
+def _pair(name, value):
+    """Return the (h, w) of a pair, or of an int, which stands for both axes."""
+    if not isinstance(value, (tuple, list)):
+        return value, value
+    if len(value) != 2:
+        raise ValueError(f"{name}={value} must be an int or an (h, w) pair: try {name}=(3, 3)")
+    return tuple(value)
+
+
+def _per_axis(formula):
+    """Let a formula for one axis take (h, w) pairs too, and then answer with a pair."""
+    signature = inspect.signature(formula)
+
+    @functools.wraps(formula)
+    def on_ints_or_pairs(*args, **kwargs):
+        given = signature.bind(*args, **kwargs).arguments
+        if not any(isinstance(value, (tuple, list)) for value in given.values()):
+            return formula(**given)
+        pairs = {name: _pair(name, value) for name, value in given.items()}
+        height = formula(**{name: pair[0] for name, pair in pairs.items()})
+        width = formula(**{name: pair[1] for name, pair in pairs.items()})
+        return height, width
+
+    return on_ints_or_pairs
+
+
+def _require_at_least(least, **values):
+    for name, value in values.items():
+        whole = isinstance(value, Integral) and not isinstance(value, bool)
+        if not whole or value < least:
+            raise ValueError(
+                f"{name}={value!r} must be a whole number, {least} or more: try {name}={least}"
+            )
+
+
+def _require_divides(groups, **channels):
+    for name, value in channels.items():
+        if value % groups:
+            above = value + groups - value % groups
+            below = above - groups
+            remedy = f"{below} or {above}" if below else f"{above}"
+            raise ValueError(f"groups={groups} must divide {name}={value}: try {remedy}")
+
+
+def _windows(size, kernel, stride, padding, dilation, overhang=0):
+    """Count the windows, the last of which may hang `overhang` pixels over the far edge."""
+    reach = dilation * (kernel - 1) + 1
+    room = size + 2 * padding + overhang - reach
+    if room < 0:
+        raise ValueError(
+            f"kernel={kernel}, {reach} pixels wide at dilation={dilation}, must fit size={size} "
+            f"with padding={padding}: try size={size - room} or a smaller kernel"
+        )
+    return room // stride + 1
+
+
+# Sizes
+
+
+@_per_axis
+def conv_size(size, kernel, stride=1, padding=0, dilation=1):
+    """Return a convolution's output size, floor((n + 2p - d(k - 1) - 1) / s) + 1.
+
+    Args:
+        size: input pixels.
+        kernel: taps.
+        stride: input pixels from one window to the next.
+        padding: pixels added on each side.
+        dilation: pixels from one tap to the next; 1 is the ordinary convolution.
+
+    Raises:
+        ValueError: where torch refuses, or a value is not a whole number.
+    """
+    _require_at_least(1, size=size, kernel=kernel, stride=stride, dilation=dilation)
+    _require_at_least(0, padding=padding)
+    return _windows(size, kernel, stride, padding, dilation)
+
+
+@_per_axis
+def unread(size, kernel, stride=1, padding=0, dilation=1):
+    """Return how many input pixels at the far edge lie past the last window and are never read.
+
+    It is what the floor in `conv_size` drops, less what falls on the padding; arguments as there.
+    Pixels that a wide stride or dilation skips before the last tap are not counted.
+    """
+    windows = conv_size(size, kernel, stride, padding, dilation)
+    last_read = (windows - 1) * stride - padding + dilation * (kernel - 1)
+    return min(max(size - 1 - last_read, 0), size)
+
+
+@_per_axis
+def conv_transpose_size(size, kernel, stride=1, padding=0, output_padding=0, dilation=1):
+    """Return a transposed convolution's output size, (n - 1)s - 2p + d(k - 1) + o + 1.
+
+    Args:
+        size: input pixels.
+        kernel: taps.
+        stride: output pixels from one scattered kernel to the next.
+        padding: output pixels cropped on each side.
+        output_padding: output pixels more at the far edge; it picks one of the input sizes that
+            the convolution of the same stride takes to `size`.
+        dilation: pixels from one tap to the next.
+
+    Raises:
+        ValueError: where torch refuses, or a value is not a whole number.
+    """
+    _require_at_least(1, size=size, kernel=kernel, stride=stride, dilation=dilation)
+    _require_at_least(0, padding=padding, output_padding=output_padding)
+    if output_padding >= max(stride, dilation):
+        raise ValueError(
+            f"output_padding={output_padding} must be smaller than stride={stride} or "
+            f"dilation={dilation}: try output_padding={max(stride, dilation) - 1}"
+        )
+    uncropped = (size - 1) * stride + dilation * (kernel - 1) + output_padding + 1
+    if uncropped <= 2 * padding:
+        raise ValueError(
+            f"padding={padding} crops both sides and must leave some of {uncropped} output "
+            f"pixels: try padding={(uncropped - 1) // 2}"
+        )
+    return uncropped - 2 * padding
+
+
+@_per_axis
+def pool_size(size, kernel, stride=None, padding=0, dilation=1, ceil_mode=False):
+    """Return a pooling layer's output size.
+
+    With ceil_mode the last window may hang over the far edge, but it must start inside the input
+    or the near padding.
+
+    Args:
+        size: input pixels.
+        kernel: taps.
+        stride: input pixels from one window to the next; None stands for the kernel.
+        padding: pixels added on each side, at most half the kernel.
+        dilation: pixels from one tap to the next (max pooling only, in torch).
+        ceil_mode: round up where the convolution rounds down.
+
+    Raises:
+        ValueError: where torch refuses, or a value is not a whole number.
+    """
+    stride = kernel if stride is None else stride
+    _require_at_least(1, size=size, kernel=kernel, stride=stride, dilation=dilation)
+    _require_at_least(0, padding=padding)
+    if 2 * padding > kernel:
+        raise ValueError(
+            f"padding={padding} must be at most half of kernel={kernel}: try padding={kernel // 2}"
+        )
+    overhang = stride - 1 if ceil_mode else 0
+    windows = _windows(size, kernel, stride, padding, dilation, overhang)
+    if ceil_mode and (windows - 1) * stride >= size + padding:
+        windows -= 1
+    return windows
+
+
+# Cost
+
+
+class Cost(NamedTuple):
+    """Parameters, and multiply-accumulates for one image."""
+
+    params: int
+    macs: int
+
+
+def conv_cost(in_channels, out_channels, kernel, output_size, groups=1, bias=True):
+    """Return the Cost of a 2-D convolution; an int kernel or size is a square.
+
+    Adding the bias is not counted in the MACs. A transposed convolution costs the same with its
+    input size in the place of `output_size`.
+
+    Args:
+        in_channels: channels.
+        out_channels: channels.
+        kernel: taps.
+        output_size: pixels.
+        groups: independent convolutions, each on its share of the channels.
+        bias: whether each output channel has one.
+
+    Raises:
+        ValueError: groups do not divide the channels, or a value is below 1.
+    """
+    _require_at_least(1, in_channels=in_channels, out_channels=out_channels, groups=groups)
+    _require_divides(groups, in_channels=in_channels, out_channels=out_channels)
+    kernel_h, kernel_w = _pair("kernel", kernel)
+    output_h, output_w = _pair("output_size", output_size)
+    _require_at_least(1, kernel=kernel_h, output_size=output_h)
+    _require_at_least(1, kernel=kernel_w, output_size=output_w)
+    weights = out_channels * (in_channels // groups) * kernel_h * kernel_w
+    return Cost(
+        params=weights + (out_channels if bias else 0),
+        macs=weights * output_h * output_w,
+    )
+
+
+# Receptive field
+
+
+class ReceptiveField(NamedTuple):
+    """The input pixels that can reach one output, on each axis.
+
+    Output i sees `size` pixels, centred on offset + i * stride, where input pixel 0 has its centre
+    at 0. So it sees from offset + i * stride - (size - 1) / 2 to offset + i * stride +
+    (size - 1) / 2, padding included. All three are in input pixels; the offset of an even-sized
+    field ends in .5.
+    """
+
+    size: int | tuple[int, int] = 1
+    stride: int | tuple[int, int] = 1
+    offset: float | tuple[float, float] = 0.0
+
+    def through(self, kernel, stride=1, padding=0, dilation=1):
+        """Return the field after one more layer, a convolution or a pooling."""
+        field = _through(*self, kernel, stride, padding, dilation)
+        if isinstance(field, ReceptiveField):
+            return field
+        return ReceptiveField(*zip(*field, strict=True))
+
+
+@_per_axis
+def _through(field_size, field_stride, field_offset, kernel, stride, padding, dilation):
+    _require_at_least(1, kernel=kernel, stride=stride, dilation=dilation)
+    _require_at_least(0, padding=padding)
+    span = dilation * (kernel - 1)
+    return ReceptiveField(
+        size=field_size + span * field_stride,
+        stride=field_stride * stride,
+        offset=field_offset + (span / 2 - padding) * field_stride,
+    )
+
+
+def receptive_field(layers):
+    """Return the ReceptiveField of a chain of convolutions and poolings.
+
+    Args:
+        layers: one (kernel, stride, padding, dilation) for each layer, input first. The last
+            entries may be left out, for torch's 1, 0, 1: (3,) is a plain 3x3 and ((1, 7),) a 1x7.
+    """
+    field = ReceptiveField()
+    for index, layer in enumerate(layers):
+        if not isinstance(layer, (tuple, list)) or not 1 <= len(layer) <= 4:
+            raise ValueError(
+                f"layers[{index}]={layer!r} must be (kernel, stride, padding, dilation): "
+                "try (3, 1, 1, 1), or (3,) for a kernel alone"
+            )
+        field = field.through(*layer)
+    return field
+
+
+# Hybrid dilated convolution
+
+
+class HDC(NamedTuple):
+    """What a stack of dilated convolutions sees, by the paper's rule and by counting.
+
+    m is (M_1, ..., M_n) and `accepted` the paper's verdict on it: r_1 = 1 and M_2 <= kernel (a
+    single layer has no M_2, so r_1 = 1 decides). receptive_field is in pixels along one axis, and
+    holes are the positions 0 ... receptive_field - 1 along it that no path reaches. coverage is
+    the fraction of the square field, in 2-D, that some path reaches.
+    """
+
+    rates: tuple[int, ...]
+    kernel: int
+    m: tuple[int, ...]
+    accepted: bool
+    receptive_field: int
+    holes: tuple[int, ...]
+    coverage: float
+
+
+def contributions(rates, kernel=3):
+    """Count, for each position of the field along one axis, its paths to the output.
+
+    A square kernel's 2-D map is the outer product of this row with itself.
+
+    Args:
+        rates: the dilation of each layer, input first; stride is 1.
+        kernel: taps along an axis, the same in every layer.
+    """
+    if not isinstance(rates, (tuple, list)) or not rates:
+        raise ValueError(f"rates={rates!r} must list a rate for each layer: try rates=(1, 2, 5)")
+    for rate in rates:
+        _require_at_least(1, rate=rate)
+    _require_at_least(1, kernel=kernel)
+    paths = [1]
+    for rate in rates:
+        wider = [0] * (len(paths) + rate * (kernel - 1))
+        for tap in range(kernel):
+            for position, count in enumerate(paths):
+                wider[position + tap * rate] += count
+        paths = wider
+    return tuple(paths)
+
+
+def _largest_gaps(rates):
+    """Return (M_1, ..., M_n), where M_i is the paper's bound on the gaps layers i to n leave."""
+    gaps = [rates[-1]]
+    for rate in reversed(rates[:-1]):
+        gap = gaps[0]
+        gaps.insert(0, max(gap - 2 * rate, gap - 2 * (gap - rate), rate))
+    return tuple(gaps)
+
+
+def hdc(rates, kernel=3):
+    """Return the HDC of a stack: the paper's rule beside the brute-force count that decides.
+
+    Args:
+        rates: the dilation of each layer, input first.
+        kernel: taps along an axis, the same in every layer.
+
+    Source:
+        Wang et al. 2018, Understanding Convolution for Semantic Segmentation, section 3.2.
+    """
+    paths = contributions(rates, kernel)
+    holes = tuple(position for position, count in enumerate(paths) if count == 0)
+    m = _largest_gaps(rates)
+    return HDC(
+        rates=tuple(rates),
+        kernel=kernel,
+        m=m,
+        accepted=rates[0] == 1 and (len(m) == 1 or m[1] <= kernel),
+        receptive_field=len(paths),
+        holes=holes,
+        coverage=((len(paths) - len(holes)) / len(paths)) ** 2,
+    )
+
+
+def hdc_search(depth, max_rate, kernel=3):
+    """List the HDC of each stack that the rule accepts and that has no holes, widest field first.
+
+    Both are asked because 2 taps are too few for the rule: it accepts (1, 1, 4), which has holes.
+
+    Args:
+        depth: layers.
+        max_rate: the largest dilation to try; there are max_rate ** (depth - 1) stacks to judge.
+        kernel: taps along an axis, the same in every layer.
+    """
+    _require_at_least(1, depth=depth, max_rate=max_rate)
+    later_rates = product(range(1, max_rate + 1), repeat=depth - 1)
+    stacks = (hdc((1, *rates), kernel) for rates in later_rates)
+    valid = [stack for stack in stacks if stack.accepted and not stack.holes]
+    return sorted(valid, key=lambda stack: (-stack.receptive_field, stack.rates))

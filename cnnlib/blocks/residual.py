@@ -1,0 +1,99 @@
+"""The residual blocks of He et al. 2016, and the plain pair they are compared with."""
+
+import torch.nn.functional as F
+from torch import nn
+
+from cnnlib.blocks.conv import conv_bn, conv_bn_relu
+
+
+def shortcut(in_channels, out_channels, stride):
+    """Build the way round a residual: the identity, or a 1x1 convolution where the shape changes.
+
+    Shape:
+        (N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))
+
+    Source:
+        He et al. 2016, section 3.3, option B.
+    """
+    if stride == 1 and in_channels == out_channels:
+        return nn.Identity()
+    return conv_bn(in_channels, out_channels, 1, stride)
+
+
+class PlainBlock(nn.Module):
+    """Two 3x3 convolutions in a row: BasicBlock without its shortcut.
+
+    Shape:
+        (N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))
+
+    Source:
+        He et al. 2016, figure 3 middle.
+    """
+
+    def __init__(self, in_channels, out_channels, stride=1):
+        super().__init__()
+        self.stack = nn.Sequential(
+            conv_bn_relu(in_channels, out_channels, 3, stride),
+            conv_bn_relu(out_channels, out_channels, 3),
+        )
+
+    def forward(self, x):
+        return self.stack(x)
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions beside a shortcut.
+
+    Shape:
+        (N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))
+
+    Source:
+        He et al. 2016, figure 5 left. The stride sits in the first convolution.
+    """
+
+    def __init__(self, in_channels, out_channels, stride=1):
+        super().__init__()
+        self.residual = nn.Sequential(
+            conv_bn_relu(in_channels, out_channels, 3, stride),
+            conv_bn(out_channels, out_channels, 3),
+        )
+        self.shortcut = shortcut(in_channels, out_channels, stride)
+
+    def forward(self, x):
+        return F.relu(self.residual(x) + self.shortcut(x))
+
+
+class Bottleneck(nn.Module):
+    """A 1x1 convolution to a quarter of the channels, a 3x3 there, a 1x1 back, beside a shortcut.
+
+    Shape:
+        (N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))
+
+    Raises:
+        ValueError: out_channels is not a multiple of 4.
+
+    Source:
+        He et al. 2016, figure 5 right.
+
+    Departures:
+        The paper strides the first 1x1, which skips three of four pixels. Here the 3x3 strides, as in
+        torchvision (version "1.5").
+    """
+
+    def __init__(self, in_channels, out_channels, stride=1):
+        super().__init__()
+        if out_channels % 4:
+            raise ValueError(
+                f"out_channels={out_channels} must be a multiple of 4, since the 3x3 works on a "
+                f"quarter of them: try {out_channels // 4 * 4 + 4}"
+            )
+        width = out_channels // 4
+        self.residual = nn.Sequential(
+            conv_bn_relu(in_channels, width, 1),
+            conv_bn_relu(width, width, 3, stride),
+            conv_bn(width, out_channels, 1),
+        )
+        self.shortcut = shortcut(in_channels, out_channels, stride)
+
+    def forward(self, x):
+        return F.relu(self.residual(x) + self.shortcut(x))

@@ -1,0 +1,139 @@
+"""Self-checks for the notebooks: they print a line or two and forgive every learner's mistake."""
+
+import textwrap
+import traceback
+
+LONGEST_VALUE = 80  # characters
+LONGEST_ERROR = 200
+
+
+def prediction(guess, actual, hint=""):
+    """Print a guess beside what came out.
+
+    Args:
+        guess: the learner's, or None until there is one.
+        actual: what came out.
+        hint: what to think about after a wrong guess.
+    """
+    if _is_blank(guess):
+        print(f"No prediction yet: guess before you run the cell. The answer is {_show(actual)}.")
+    elif _same(guess, actual):
+        print(f"Your prediction is right: {_show(actual)}.")
+    else:
+        print(f"You predicted {_show(guess)}; it is {_show(actual)}.{_hint(hint)}")
+
+
+def answer(mine, expected, hint="", tolerance=0):
+    """Print whether an exercise is solved, without giving the solution away.
+
+    Args:
+        mine: the learner's answer, or None or ... until there is one.
+        expected: the right answer. Where it is a float, mine may differ by a millionth of it.
+        hint: what to think about after a wrong answer.
+        tolerance: how far a number may be off, in its own units.
+    """
+    if _is_blank(mine):
+        print("Not answered yet.")
+    elif _same(mine, expected, tolerance):
+        print("Correct.")
+    else:
+        print(f"Not yet: you have {_show(mine)} ({type(mine).__name__}).{_hint(hint)}")
+
+
+def cases(function, expected, hint=""):
+    """Print whether a learner's function gives the right results, or the first one it gets wrong.
+
+    Args:
+        function: the learner's, or None until there is one.
+        expected: a list of (args, result), where args is a tuple.
+        hint: what to think about when a case goes wrong.
+
+    Raises:
+        ValueError: expected holds no case.
+    """
+    if not expected:
+        raise ValueError("expected=[] must hold a case: try [((2, 3), 5)], as for a sum")
+    if _is_blank(function):
+        print("Not answered yet.")
+        return
+    results = [_result_or_error(function, args) for args, _ in expected]
+    if all(_is_blank(result) for result in results):
+        print("Not answered yet.")
+        return
+    name = getattr(function, "__name__", type(function).__name__)
+    for (args, right), result in zip(expected, results, strict=True):
+        call = f"{name}({', '.join(_show(value) for value in args)})"
+        if isinstance(result, Exception):
+            print(f"Not yet: {call} stops with {_show_error(result)}{_hint(hint)}")
+            return
+        if not _same(result, right):
+            print(f"Not yet: {call} gives {_show(result)}, expected {_show(right)}.{_hint(hint)}")
+            return
+    print(f"Correct: all {len(expected)} cases.")
+
+
+def _result_or_error(function, args):
+    try:
+        return function(*args)
+    except Exception as error:
+        return error
+
+
+def _is_blank(value):
+    return value is None or value is Ellipsis or value is NotImplemented
+
+
+def _same(mine, right, tolerance=0):
+    mine, right = _plain(mine), _plain(right)
+    if _is_number(mine) and _is_number(right):
+        # A count must be exact; a float may come from single precision.
+        slack = max(tolerance, 1e-6 * abs(right)) if isinstance(right, float) else tolerance
+        return right - slack <= mine <= right + slack
+    if isinstance(mine, (tuple, list)) and isinstance(right, (tuple, list)):
+        return len(mine) == len(right) and all(
+            _same(*pair, tolerance) for pair in zip(mine, right, strict=True)
+        )
+    try:
+        return type(mine) is type(right) and bool(mine == right)
+    except Exception:  # as where a dict holds a tensor of several values
+        return False
+
+
+def _is_number(value):
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _plain(value):
+    """Turn a tensor, an array or a numpy number into Python's own lists and numbers."""
+    try:
+        return value.tolist()
+    except Exception:  # most values have no such method, and a meta tensor has nothing to list
+        return value
+
+
+def _show(value):
+    """Write a value in one short line that is the same on every machine."""
+    text = _write(value)
+    return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 3] + "..."
+
+
+def _write(value):
+    value = _plain(value)
+    if isinstance(value, tuple):
+        items = ", ".join(_write(item) for item in value)
+        return f"({items},)" if len(value) == 1 else f"({items})"
+    if isinstance(value, list):
+        return f"[{', '.join(_write(item) for item in value)}]"
+    if isinstance(value, float):
+        return repr(round(value, 6))
+    if value is None or isinstance(value, (bool, int, str)):
+        return repr(value)
+    return f"<{type(value).__name__}>"  # its repr may hold an address
+
+
+def _show_error(error):
+    return textwrap.shorten("".join(traceback.format_exception_only(error)), LONGEST_ERROR)
+
+
+def _hint(hint):
+    return f"\nHint: {hint}" if hint else ""

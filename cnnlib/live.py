@@ -1,0 +1,81 @@
+"""What moves while a network trains: a bar, a curve, a row an epoch."""
+
+import os
+import time
+
+from IPython import get_ipython
+from IPython.display import Image, Markdown, display
+from tqdm.auto import tqdm
+
+from cnnlib import plots
+
+SECONDS_BETWEEN_LOOKS = 2  # each look at the loss makes the CPU wait for the device
+
+
+class Live:
+    """Shows a training run: call `after_batch`, `after_epoch`, and `close` whatever happens.
+
+    In a notebook the curve is redrawn in place; the last picture stays, with a caption. With the
+    environment variable CNNLIB_LIVE=0 nothing moves: only the rows and the last picture are shown.
+
+    Args:
+        history: The History that the run fills.
+        batches: Batches in an epoch.
+        plot: Draw the curves, in a notebook.
+    """
+
+    def __init__(self, history, batches, plot):
+        self.history = history
+        self.batches = batches
+        self.moving = os.environ.get("CNNLIB_LIVE") != "0"
+        self.plot = plot and in_notebook()
+        self.handle = None
+        self.looked = time.perf_counter()
+        print(history.banner, end="\n" * bool(history.banner))
+        print(history.header())
+        total = history.recipe["epochs"] * batches
+        self.bar = tqdm(total=total, unit="batch", leave=False, disable=not self.moving)
+
+    def after_batch(self, tally):
+        """Move the bar. Every two seconds, look at the loss and move the curve."""
+        self.bar.update()
+        if time.perf_counter() - self.looked < SECONDS_BETWEEN_LOOKS:
+            return
+        losses = self.history.losses + tally.read()
+        self.bar.set_postfix(loss=f"{losses[-1]:.3f}")
+        if self.plot and self.moving:
+            self.draw(plots.loss_curve(losses, self.batches), "the training loss of each batch")
+        self.looked = time.perf_counter()
+
+    def after_epoch(self):
+        """Print the row of the epoch."""
+        print(self.history.row(self.history.rows[-1]))
+
+    def close(self):
+        """Remove the bar and leave the picture of all epochs."""
+        self.bar.close()
+        rows = self.history.rows
+        if self.history.interrupted:
+            print(f"Stopped: {len(rows)} of {self.history.recipe['epochs']} epochs were completed.")
+        if not (self.plot and rows):
+            return
+        recipe, last = self.history.recipe, rows[-1]
+        conclusion = (
+            f"{recipe['net']} on {recipe['data']}: test accuracy {last['test_accuracy']:.3f} "
+            f"after {plots.plural(len(rows), 'epoch')}."
+        )
+        self.draw(self.history.plot(), f"Loss and accuracy over the epochs. {conclusion}")
+        display(Markdown(f"*{conclusion}*"))
+
+    def draw(self, figure, alt):
+        """Show a figure in the place of the one before."""
+        image = Image(data=plots.png(figure), alt=alt)
+        if self.handle is None:
+            self.handle = display(image, display_id=True)
+        else:
+            self.handle.update(image)
+
+
+def in_notebook():
+    """Say whether a Jupyter kernel runs this code, so that pictures have somewhere to go."""
+    return hasattr(get_ipython(), "kernel")

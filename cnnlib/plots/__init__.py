@@ -1,0 +1,35 @@
+"""Pictures: they take arrays and records, and return a figure.
+
+figures   images, training curves, confusion matrix
+walk      a kernel walks over its input: frames, a strip of them, and a player
+"""
+
+from cnnlib.plots.figures import (
+    confusion_matrix,
+    image_grid,
+    loss_curve,
+    misclassified,
+    png,
+    show,
+    training_curves,
+)
+from cnnlib.plots.walk import (
+    Walk,
+    conv_transpose_scatter,
+    conv_transpose_zero_insertion,
+    conv_walk,
+)
+
+__all__ = [
+    "Walk",
+    "confusion_matrix",
+    "conv_transpose_scatter",
+    "conv_transpose_zero_insertion",
+    "conv_walk",
+    "image_grid",
+    "loss_curve",
+    "misclassified",
+    "png",
+    "show",
+    "training_curves",
+]

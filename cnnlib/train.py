@@ -1,0 +1,319 @@
+"""The training loop, its evaluation, and the record that it leaves."""
+
+import json
+import math
+import os
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from cnnlib import plots
+from cnnlib.engine import engine
+from cnnlib.live import Live
+
+
+def budget():
+    """Return the scale of a recipe that suits this machine: "full" on a GPU, "quick" on a CPU.
+
+    The environment variable CNNLIB_BUDGET overrides it.
+
+    Raises:
+        ValueError: CNNLIB_BUDGET is neither "full" nor "quick".
+    """
+    wanted = os.environ.get("CNNLIB_BUDGET") or ("full" if torch.cuda.is_available() else "quick")
+    if wanted not in ("full", "quick"):
+        raise ValueError(
+            f"CNNLIB_BUDGET={wanted!r} must be 'full' or 'quick': unset it to let the machine decide"
+        )
+    return wanted
+
+
+def sgd(parameters, lr):
+    """Build the default optimiser: stochastic gradient descent with momentum 0.9."""
+    return torch.optim.SGD(parameters, lr, momentum=0.9)
+
+
+def constant(optimizer, steps):
+    """Build the default schedule: the learning rate stays what it is."""
+    return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
+
+
+def fit(
+    net,
+    data,
+    epochs,
+    lr,
+    *,
+    optimizer=None,
+    schedule=None,
+    loss=None,
+    seed=0,
+    precision="auto",
+    checkpoint=None,
+    plot=True,
+):
+    """Train a network, and evaluate it on the test images after each epoch.
+
+    The network moves to the device of the data and is trained in place. One row is printed an epoch;
+    in a notebook a curve moves meanwhile, and a picture of all epochs stays. The Stop button
+    (KeyboardInterrupt) ends training early, and the network keeps what it has learned.
+
+    Args:
+        net: A network that takes the images of `data` and returns a score for each class.
+        data: A `Data`, with its train and test batches.
+        epochs: Passes over the training images.
+        lr: Learning rate; the schedule multiplies or replaces it.
+        optimizer: A function (parameters, lr) -> optimizer. None: `sgd`.
+        schedule: A function (optimizer, steps) -> learning rate scheduler, stepped after each batch.
+            None: `constant`.
+        loss: A function (outputs, labels) -> mean loss of the batch. None: the cross-entropy.
+        seed: Decides the order of the images and what dropout drops. The first weights are yours.
+        precision: "fp32", "bf16", or "auto" for what this machine does best.
+        checkpoint: A path. After each epoch the weights are written there, whole or not at all.
+        plot: Draw the curves, in a notebook.
+
+    Returns:
+        The History, one row an epoch.
+
+    Raises:
+        ValueError: epochs, lr or precision is out of range.
+        Diverged: The loss became infinite or not a number.
+    """
+    check_recipe(epochs, lr)
+    run = engine(data.device, precision)
+    run.place(net)
+    optimizer = (optimizer or sgd)(net.parameters(), lr)
+    schedule = (schedule or constant)(optimizer, epochs * len(data.train))
+    loss = loss or F.cross_entropy
+    torch.manual_seed(seed)
+    data.train.reseed(seed)
+    history = History(describe(net, data, run, epochs, lr, seed), data.banner)
+    live = Live(history, len(data.train), plot)
+    try:
+        for epoch in range(1, epochs + 1):
+            net.train()
+            tally = Tally(epoch, data.device)
+            for images, labels in data.train:
+                optimizer.zero_grad()
+                with run.autocast():
+                    outputs = net(run.place_images(images))
+                    batch_loss = loss(outputs, labels)
+                batch_loss.backward()
+                optimizer.step()
+                tally.add(batch_loss, outputs, labels, lr=optimizer.param_groups[0]["lr"])
+                schedule.step()
+                live.after_batch(tally)
+            history.add(tally, evaluate(net, data.test, loss, precision))
+            live.after_epoch()
+            if checkpoint is not None:
+                save(net, checkpoint)
+    except KeyboardInterrupt:
+        history.interrupted = True
+    except Diverged as stop:
+        stop.history = history
+        raise
+    finally:
+        live.close()
+        net.eval()
+    return history
+
+
+@torch.inference_mode()
+def evaluate(net, batches, loss=None, precision="auto"):
+    """Measure a network on labelled images, without training it.
+
+    The network moves to the device of the batches and is left in evaluation mode.
+
+    Args:
+        net: A network that returns a score for each class.
+        batches: The train or test batches of a `Data`.
+        loss: A function (outputs, labels) -> mean loss of the batch. None: the cross-entropy.
+        precision: As in `fit`.
+
+    Returns:
+        The Metrics.
+    """
+    run = engine(batches.device, precision)
+    run.place(net).eval()
+    loss = loss or F.cross_entropy
+    total_loss, confusion = 0, 0
+    for images, labels in batches:
+        with run.autocast():
+            outputs = net(run.place_images(images))
+            total_loss += loss(outputs, labels) * len(labels)
+        classes = outputs.shape[1]
+        cells = labels.flatten() * classes + outputs.argmax(1).flatten()
+        confusion += torch.bincount(cells, minlength=classes**2).view(classes, classes)
+    return Metrics(total_loss.item() / len(batches.labels), confusion.cpu())
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """What an evaluation found.
+
+    Args:
+        loss: Mean loss, in nats where it is the cross-entropy.
+        confusion: Counts (K, K): a row for each true class, a column for each predicted one.
+    """
+
+    loss: float
+    confusion: torch.Tensor
+
+    @property
+    def accuracy(self):
+        """The fraction of labels that were predicted."""
+        return (self.confusion.trace() / self.confusion.sum()).item()
+
+
+class Diverged(FloatingPointError):
+    """The loss became infinite or not a number. `history` holds the epochs before."""
+
+
+class Tally:
+    """The sums of one epoch. They stay on the device: reading one makes the CPU wait for the GPU."""
+
+    def __init__(self, epoch, device):
+        self.epoch = epoch
+        self.start = time.perf_counter()
+        self.losses, self.sizes, self.rates = [], [], []
+        self.correct = torch.zeros((), device=device)
+        self.labels = 0
+
+    def add(self, loss, outputs, labels, lr):
+        """Count one batch."""
+        self.losses.append(loss.detach())
+        self.sizes.append(len(labels))
+        self.rates.append(lr)
+        self.correct += (outputs.argmax(1) == labels).sum()
+        self.labels += labels.numel()
+
+    def read(self):
+        """Wait for the device and return the loss of each batch so far.
+
+        Raises:
+            Diverged: One of them is infinite or not a number.
+        """
+        losses = torch.stack(self.losses).tolist()
+        for batch, (loss, lr) in enumerate(zip(losses, self.rates, strict=True), start=1):
+            if not math.isfinite(loss):
+                raise Diverged(
+                    f"the loss is {loss} in epoch {self.epoch}, batch {batch}, at lr={lr:g}: "
+                    f"try a smaller one, such as lr={lr / 10:g}"
+                )
+        return losses
+
+
+@dataclass
+class History:
+    """The record of a training run.
+
+    Args:
+        recipe: What was trained, on what, and how.
+        banner: A warning that belongs beside every number of this run, or nothing.
+        rows: A dictionary an epoch: epoch, lr (of the last batch), train_loss, train_accuracy,
+            test_loss, test_accuracy (accuracies are fractions), images_per_second, seconds. The two
+            training numbers are means over the epoch, while the network changed; the speed counts
+            training images over the whole epoch, its evaluation included.
+        losses: The training loss of every batch of these epochs.
+        interrupted: Whether the run was stopped before its last epoch ended.
+    """
+
+    recipe: dict = field(default_factory=dict)
+    banner: str = ""
+    rows: list = field(default_factory=list)
+    losses: list = field(default_factory=list)
+    interrupted: bool = False
+
+    @property
+    def last(self):
+        """The row of the last completed epoch.
+
+        Raises:
+            ValueError: There is none.
+        """
+        if not self.rows:
+            raise ValueError("rows=[] must hold a completed epoch: train for longer")
+        return self.rows[-1]
+
+    def add(self, tally, test):
+        """Append an epoch: the Tally of its training, the Metrics of its test."""
+        losses = tally.read()
+        seconds = time.perf_counter() - tally.start
+        images = sum(tally.sizes)
+        self.losses += losses
+        self.rows.append(
+            {
+                "epoch": tally.epoch,
+                "lr": tally.rates[-1],
+                "train_loss": sum(
+                    loss * size for loss, size in zip(losses, tally.sizes, strict=True)
+                )
+                / images,
+                "train_accuracy": tally.correct.item() / tally.labels,
+                "test_loss": test.loss,
+                "test_accuracy": test.accuracy,
+                "images_per_second": images / seconds,
+                "seconds": seconds,
+            }
+        )
+
+    def plot(self):
+        """Draw loss and accuracy over the epochs."""
+        return plots.training_curves(self.rows)
+
+    def to_json(self):
+        """Return the record as JSON text."""
+        return json.dumps(asdict(self), indent=1)
+
+    @staticmethod
+    def header():
+        """Return the head of the table that `row` continues."""
+        return "epoch  train loss  train acc  test loss  test acc  images/s  seconds"
+
+    @staticmethod
+    def row(row):
+        """Return a row as text, aligned with `header`."""
+        return (
+            "{epoch:5}  {train_loss:10.4f}  {train_accuracy:9.4f}  {test_loss:9.4f}  "
+            "{test_accuracy:8.4f}  {images_per_second:8,.0f}  {seconds:7.1f}"
+        ).format(**row)
+
+    def __repr__(self):
+        return "\n".join([self.header(), *map(self.row, self.rows)])
+
+
+def save(net, path):
+    """Write the weights of a network to a file, whole or not at all."""
+    path = Path(path)
+    part = path.with_name(path.name + ".part")
+    torch.save(net.state_dict(), part)
+    part.replace(path)
+
+
+def check_recipe(epochs, lr):
+    """Refuse a number of epochs or a learning rate that cannot train."""
+    if not isinstance(epochs, int) or epochs < 1:
+        raise ValueError(f"epochs={epochs} must be a whole number of at least 1: try epochs=1")
+    if not 0 < lr < math.inf:
+        raise ValueError(f"lr={lr} must be a finite number above 0: try lr=0.05")
+
+
+def describe(net, data, run, epochs, lr, seed):
+    """Write down what a run depends on, for its History."""
+    return {
+        "net": type(net).__name__,
+        "data": data.source,
+        "shape": list(data.shape),
+        "train_images": len(data.train.labels),
+        "test_images": len(data.test.labels),
+        "batch_size": data.train.batch_size,
+        "epochs": epochs,
+        "lr": lr,
+        "seed": seed,
+        "device": str(data.device),
+        "precision": run.precision,
+        "torch": torch.__version__,
+    }

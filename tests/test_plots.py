@@ -1,0 +1,320 @@
+import re
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from IPython.core.formatters import format_display_data
+
+from cnnlib import plots
+
+CLASSES = ["cat", "dog", "owl"]
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
+def history(losses, accuracies):
+    return [
+        {
+            "epoch": epoch,
+            "train_loss": loss,
+            "test_loss": loss + 0.1,
+            "train_accuracy": accuracy,
+            "test_accuracy": accuracy - 0.1,
+        }
+        for epoch, (loss, accuracy) in enumerate(zip(losses, accuracies, strict=True), start=1)
+    ]
+
+
+def pictures(figure):
+    """The pixels of every image that a figure shows."""
+    return [np.asarray(axes.images[0].get_array()) for axes in figure.axes if axes.images]
+
+
+def titles(figure):
+    return [axes.get_title() for axes in figure.axes if axes.images]
+
+
+def refuses(message):
+    return pytest.raises(ValueError, match=re.escape(message))
+
+
+@pytest.fixture
+def displayed(monkeypatch):
+    shown = []
+    monkeypatch.setattr(plots, "display", lambda *objects: shown.extend(objects))
+    return shown
+
+
+# show
+
+
+def test_show_displays_a_png_with_its_alt_text_and_then_the_caption(displayed):
+    plots.show(plots.image_grid(np.eye(4)[None]), " A *diagonal*. ", "white diagonal on black")
+    picture, caption = displayed
+    data, metadata = format_display_data(picture, include=["image/png", "text/plain"])
+    assert picture.data.startswith(PNG_SIGNATURE)
+    assert metadata["image/png"]["alt"] == "white diagonal on black"
+    assert data["text/plain"] == "<IPython.core.display.Image object>"
+    assert caption.data == "*A *diagonal*.*"
+
+
+def test_show_renders_100_dots_an_inch(displayed):
+    figure = plots.image_grid(np.zeros((1, 8, 8)))
+    plots.show(figure, "Black.", "a black square")
+    width = int.from_bytes(displayed[0].data[16:20], "big")  # of the PNG's header
+    assert width == pytest.approx(140 + 20, abs=3)  # 1.4 inches and the margins around them
+
+
+@pytest.mark.parametrize("empty", ["", "  \n"])
+def test_show_refuses_to_be_silent(empty, displayed):
+    figure = plots.image_grid(np.zeros((1, 8, 8)))
+    with refuses(f"caption={empty!r} must not be empty"):
+        plots.show(figure, empty, "a black square")
+    with refuses(f"alt={empty!r} must not be empty"):
+        plots.show(figure, "Black.", empty)
+    assert displayed == []
+
+
+def test_figures_are_not_pyplots_and_leave_the_settings_alone():
+    before = dict(matplotlib.rcParams)
+    plots.image_grid(np.zeros((1, 8, 8)))
+    plots.training_curves(history([1.0], [0.5]))
+    assert plt.get_fignums() == []
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_the_same_picture_is_the_same_file():
+    rows = history([1.0, 0.5], [0.5, 0.75])
+    first, second = (plots.png(plots.training_curves({"net": rows})) for _ in range(2))
+    assert first == second
+
+
+# image_grid
+
+
+def test_image_grid_takes_bytes_floats_tensors_and_arrays_alike():
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (3, 5, 4), generator=generator, dtype=torch.uint8)
+    expected = images.numpy() / 255
+    for same in (
+        images,
+        images[:, None],
+        images.numpy(),
+        images / 255,
+        (images / 255).requires_grad_(),
+        list(images.numpy()),
+    ):
+        np.testing.assert_allclose(pictures(plots.image_grid(same)), expected, atol=1e-7)
+    half = (images / 255).bfloat16()
+    np.testing.assert_allclose(pictures(plots.image_grid(half)), expected, atol=1 / 256)
+
+
+def test_image_grid_keeps_the_channels_of_colour_images():
+    images = np.random.default_rng(0).random((2, 3, 5, 4))
+    shown = pictures(plots.image_grid(images))
+    np.testing.assert_array_equal(shown, images.transpose(0, 2, 3, 1))
+
+
+def test_image_grid_shades_do_not_depend_on_the_image():
+    (axes,) = plots.image_grid(np.full((1, 2, 2), 0.25)).axes
+    assert axes.images[0].get_clim() == (0, 1)
+
+
+def test_image_grid_fills_rows_from_the_left():
+    images = np.arange(5, dtype=np.uint8)[:, None, None] * np.ones((1, 2, 2), dtype=np.uint8)
+    figure = plots.image_grid(images, list("abcde"), columns=3)
+    assert titles(figure) == list("abcde")
+    drawn = [axes for axes in figure.axes if axes.images]
+    places = [(cell.rowspan.start, cell.colspan.start) for cell in map(_cell, drawn)]
+    assert places == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1)]
+    assert all(not axes.axison for axes in figure.axes)
+
+
+def _cell(axes):
+    return axes.get_subplotspec()
+
+
+@pytest.mark.parametrize("shape", [(3, 28, 28), (2, 1, 20, 40), (10, 3, 40, 20)])
+def test_image_grid_draws_square_pixels_that_fill_their_cells(shape):
+    figure = plots.image_grid(np.zeros(shape), ["one\ntwo"] * shape[0])
+    width, height = figure.get_size_inches()
+    box = figure.axes[0].get_position()
+    ratio = (box.width * width) / (box.height * height)
+    assert ratio == pytest.approx(shape[-1] / shape[-2], rel=1e-6)
+
+
+def test_image_grid_forgives_rounding():
+    (shown,) = pictures(plots.image_grid(np.array([[[-1e-7, 1 + 1e-7]]])))
+    np.testing.assert_array_equal(shown, [[0, 1]])
+
+
+@pytest.mark.parametrize(
+    ("images", "arguments", "message"),
+    [
+        (np.zeros((0, 8, 8)), {}, "images is empty"),
+        ([], {}, "images is empty"),
+        (np.zeros((8, 8)), {}, "images has shape (8, 8): it must be N x H x W"),
+        (np.zeros((4, 2, 8, 8)), {}, "images has shape (4, 2, 8, 8): it must be N x H x W"),
+        (np.zeros((201, 2, 2)), {}, "images has 201 entries: draw at most 200"),
+        (np.array([[[-0.5, 2.0]]]), {}, "images has values from -0.5 to 2: "),
+        (np.array([[[0.0, np.nan]]]), {}, "images has values from nan to nan: "),
+        (np.array([[[0, 255]]]), {}, "bytes must have dtype uint8"),
+        (np.zeros((3, 8, 8)), {"titles": ["a", "b"]}, "titles has 2 entries for 3 images"),
+        (np.zeros((3, 8, 8)), {"columns": 0}, "columns=0 must be at least 1"),
+    ],
+)
+def test_image_grid_refusals(images, arguments, message):
+    with refuses(message):
+        plots.image_grid(images, **arguments)
+
+
+# training_curves
+
+
+def curves(axes):
+    return [line for line in axes.lines if len(line.get_xdata())]
+
+
+def test_training_curves_draw_the_rows():
+    rows = history([1.0, 0.5, 0.25], [0.5, 0.75, 0.875])
+    loss, accuracy = plots.training_curves(rows).axes
+    for axes, quantity in ((loss, "loss"), (accuracy, "accuracy")):
+        assert axes.get_title("left").lower() == quantity
+        train, test = curves(axes)
+        for line, part, style in ((train, "train", "-"), (test, "test", "--")):
+            assert list(line.get_xdata()) == [1, 2, 3]
+            assert list(line.get_ydata()) == [row[f"{part}_{quantity}"] for row in rows]
+            assert line.get_linestyle() == style
+    assert [text.get_text() for text in loss.get_legend().get_texts()] == ["train", "test"]
+    assert len(accuracy.texts) == 0
+
+
+def test_training_curves_show_a_single_epoch():
+    loss, _ = plots.training_curves(history([1.0], [0.5])).axes
+    train, test = curves(loss)
+    assert train.get_marker() != "None"
+    assert train.get_markerfacecolor() != test.get_markerfacecolor()
+    low, high = loss.get_xlim()
+    assert [tick for tick in loss.get_xticks() if low <= tick <= high] == [1]
+
+
+def test_training_curves_tell_runs_apart_by_more_than_colour():
+    runs = {f"run {i}": history([1.0, 0.5], [0.1 * i, 0.1 * i]) for i in range(1, 10)}
+    loss, _ = plots.training_curves(runs).axes
+    looks = [(line.get_color(), line.get_marker()) for line in curves(loss)]
+    assert looks[::2] == looks[1::2]
+    assert len(set(looks)) == 9
+
+
+def test_training_curves_label_each_run_at_its_end():
+    runs = {"low": history([1.0], [0.3]), "high": history([1.0, 1.0], [0.8, 0.9])}
+    _, accuracy = plots.training_curves(runs).axes
+    ends = {text.get_text(): text.xy for text in accuracy.texts}
+    assert ends == {"low": (1, pytest.approx(0.2)), "high": (2, pytest.approx(0.8))}
+    colors = {text.get_text(): text.arrowprops["color"] for text in accuracy.texts}
+    assert [colors["low"], colors["high"]] == [line.get_color() for line in curves(accuracy)[::2]]
+
+
+@pytest.mark.parametrize("end", [0.1, 0.5, 0.9])
+def test_training_curves_labels_do_not_overlap(end):
+    runs = {"wide": history([1.0, 1.0], [0.2, 1.0])}
+    runs |= {f"run {i}": history([1.0, 1.0], [0.2, end + 0.001 * i]) for i in range(5)}
+    figure = plots.training_curves(runs)
+    figure.canvas.draw()
+    _, accuracy = figure.axes
+    places = [accuracy.transData.transform((0, text.xyann[1]))[1] for text in accuracy.texts]
+    line_height = 1.2 * accuracy.texts[0].get_fontsize() * figure.dpi / 72
+    assert min(np.diff(sorted(places))) >= line_height
+    assert max(text.xyann[1] for text in accuracy.texts) <= accuracy.get_ylim()[1]
+
+
+@pytest.mark.parametrize(
+    ("runs", "message"),
+    [
+        ([], "runs has no rows: train for at least one epoch"),
+        ({}, "runs is empty"),
+        ({"plain": []}, "runs['plain'] has no rows"),
+        ([{"epoch": 1, "train_loss": 1, "test_accuracy": 0}], "without test_loss, train_accuracy"),
+    ],
+)
+def test_training_curves_refusals(runs, message):
+    with refuses(message):
+        plots.training_curves(runs)
+
+
+# confusion_matrix
+
+
+def test_confusion_matrix_writes_counts_and_shades_shares_of_rows():
+    counts = torch.tensor([[3, 1, 0], [2, 2, 0], [0, 0, 0]])
+    axes = plots.confusion_matrix(counts, CLASSES).axes[0]
+    shares = np.asarray(axes.images[0].get_array())
+    np.testing.assert_allclose(shares, [[0.75, 0.25, 0], [0.5, 0.5, 0], [0, 0, 0]])
+    texts = {text.get_position(): text.get_text() for text in axes.texts}
+    assert texts == {(c, r): str(int(counts[r, c])) for r in range(3) for c in range(3)}
+    assert [label.get_text() for label in axes.get_yticklabels()] == CLASSES
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted", "true")
+
+
+def test_confusion_matrix_separates_thousands():
+    axes = plots.confusion_matrix([[12345]], ["cat"]).axes[0]
+    assert axes.texts[0].get_text() == "12,345"
+
+
+@pytest.mark.parametrize(
+    ("matrix", "message"),
+    [
+        (np.zeros((2, 3)), "matrix has shape (2, 3): it must be K x K"),
+        (np.zeros((0, 0)), "matrix has shape (0, 0)"),
+        (np.eye(3) / 2, "matrix must hold counts"),
+        (-np.eye(3), "matrix must hold counts"),
+        (np.full((3, 3), np.nan), "matrix must hold counts"),
+        (np.eye(2), "classes has 3 names for 2 rows"),
+    ],
+)
+def test_confusion_matrix_refusals(matrix, message):
+    with refuses(message):
+        plots.confusion_matrix(matrix, CLASSES)
+
+
+# misclassified
+
+
+def test_misclassified_shows_the_wrong_ones_in_order():
+    images = torch.arange(6, dtype=torch.uint8)[:, None, None].expand(6, 4, 4)
+    labels = torch.tensor([0, 1, 2, 0, 1, 2])
+    predictions = torch.tensor([0, 2, 2, 1, 1, 0])
+    figure = plots.misclassified(images, labels, predictions, CLASSES)
+    assert titles(figure) == ["dog\n> owl", "cat\n> dog", "owl\n> cat"]
+    np.testing.assert_allclose([p[0, 0] * 255 for p in pictures(figure)], [1, 3, 5])
+
+
+def test_misclassified_stops_after_its_rows():
+    images, labels = np.zeros((40, 4, 4)), np.zeros(40, dtype=int)
+    figure = plots.misclassified(images, labels, labels + 1, CLASSES, columns=4, rows=3)
+    assert len(pictures(figure)) == 12
+
+
+def test_misclassified_says_that_nothing_is_wrong():
+    labels = np.zeros(1200, dtype=int)
+    figure = plots.misclassified(np.zeros((1200, 4, 4)), labels, labels, CLASSES)
+    assert [text.get_text() for text in figure.texts] == ["All 1,200 predictions are right."]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"images": np.zeros((0, 4, 4))}, "images is empty"),
+        ({"labels": [0]}, "labels has shape (1,) for 2 images"),
+        ({"predictions": np.zeros((2, 3))}, "predictions has shape (2, 3) for 2 images"),
+        ({"predictions": [0, 3]}, "predictions has indices from 0 to 3 for 3 classes"),
+        ({"labels": [-1, 0]}, "labels has indices from -1 to 0 for 3 classes"),
+        ({"rows": 0}, "rows=0 must be at least 1"),
+        ({"columns": 0}, "columns=0 must be at least 1"),
+    ],
+)
+def test_misclassified_refusals(arguments, message):
+    right = {"images": np.zeros((2, 4, 4)), "labels": [0, 1], "predictions": [1, 1]}
+    with refuses(message):
+        plots.misclassified(**(right | {"classes": CLASSES} | arguments))

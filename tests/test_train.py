@@ -1,0 +1,316 @@
+"""The training loop against one written out, and everything that can stop it."""
+
+import json
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from cnnlib import train
+from cnnlib.train import Diverged, History, Metrics, budget, evaluate, fit
+
+
+class ToyBatches:
+    """What fit asks of batches: images of class k are bright in row k."""
+
+    def __init__(self, count, batch_size, shuffle):
+        generator = torch.Generator().manual_seed(count)
+        self.labels = torch.arange(count) % 4
+        self.images = torch.rand(count, 1, 4, 4, generator=generator)
+        self.images[torch.arange(count), 0, self.labels] += 1
+        self.batch_size, self.shuffle = batch_size, shuffle
+        self.device = self.images.device
+        self.generator = torch.Generator()
+
+    def reseed(self, seed):
+        self.generator.manual_seed(seed)
+
+    def __len__(self):
+        return -(-len(self.labels) // self.batch_size)
+
+    def __iter__(self):
+        count = len(self.labels)
+        order = (
+            torch.randperm(count, generator=self.generator) if self.shuffle else torch.arange(count)
+        )
+        for chosen in order.split(self.batch_size):
+            yield self.images[chosen], self.labels[chosen]
+
+
+class ToyData:
+    """What fit asks of data."""
+
+    def __init__(self, count=70, batch_size=16, banner=""):
+        self.train = ToyBatches(count, batch_size, shuffle=True)
+        self.test = ToyBatches(30, batch_size, shuffle=False)
+        self.device, self.shape = self.train.device, (1, 4, 4)
+        self.source, self.banner = "toy", banner
+
+
+def make_net(dropout=0.0):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Dropout(dropout), nn.Linear(16, 4))
+
+
+def by_hand(net, data, epochs, lr, seed):
+    """The loop of the textbooks."""
+    optimizer = torch.optim.SGD(net.parameters(), lr, momentum=0.9)
+    torch.manual_seed(seed)
+    data.train.reseed(seed)
+    losses = []
+    for _ in range(epochs):
+        net.train()
+        for images, labels in data.train:
+            optimizer.zero_grad()
+            loss = F.cross_entropy(net(images), labels)
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+    return losses
+
+
+def test_fit_equals_the_loop_written_out():
+    data, ours, theirs = ToyData(), make_net(), make_net()
+    history = fit(ours, data, 3, 0.1, seed=5, precision="fp32")
+    losses = by_hand(theirs, data, 3, 0.1, seed=5)
+    assert history.losses == pytest.approx(losses, rel=1e-6)
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_the_last_short_batch_is_trained_on_and_weighs_what_it_holds():
+    data = ToyData(count=70, batch_size=16)
+    history = fit(make_net(), data, 1, 0.1, precision="fp32")
+    assert len(history.losses) == 5
+    sizes = [16, 16, 16, 16, 6]
+    mean = sum(loss * size for loss, size in zip(history.losses, sizes, strict=True)) / 70
+    assert history.last["train_loss"] == pytest.approx(mean)
+
+
+def test_train_accuracy_counts_every_label():
+    data, net = ToyData(), make_net()
+    history = fit(net, data, 1, 1e-30, precision="fp32")
+    found = (net(data.train.images).argmax(1) == data.train.labels).float().mean().item()
+    assert history.last["train_accuracy"] == pytest.approx(found)
+
+
+def test_it_learns_and_rows_are_complete():
+    history = fit(make_net(), ToyData(), 8, 0.1)
+    assert history.last["test_accuracy"] > 0.9
+    assert history.rows[-1]["train_loss"] < history.rows[0]["train_loss"]
+    assert [row["epoch"] for row in history.rows] == list(range(1, 9))
+    assert all(
+        row["images_per_second"] == pytest.approx(70 / row["seconds"]) for row in history.rows
+    )
+    assert not history.interrupted
+
+
+def test_same_seed_same_run_other_seed_other_run():
+    runs = [fit(make_net(dropout=0.3), ToyData(), 2, 0.1, seed=seed) for seed in (1, 1, 2)]
+    assert runs[0].losses == runs[1].losses
+    assert runs[0].losses != runs[2].losses
+
+
+def test_a_second_fit_on_the_same_data_repeats_the_first():
+    data = ToyData()
+    assert fit(make_net(), data, 2, 0.1).losses == fit(make_net(), data, 2, 0.1).losses
+
+
+def test_optimizer_schedule_and_loss_are_the_callers():
+    data, net = ToyData(), make_net()
+    steps_seen = []
+
+    def schedule(optimizer, steps):
+        steps_seen.append(steps)
+        return torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=steps)
+
+    history = fit(
+        net,
+        data,
+        2,
+        0.5,
+        optimizer=lambda parameters, lr: torch.optim.SGD(parameters, lr),
+        schedule=schedule,
+        loss=lambda outputs, labels: F.cross_entropy(outputs, labels, label_smoothing=0.1),
+        precision="fp32",
+    )
+    assert steps_seen == [10]
+    assert [row["lr"] for row in history.rows] == pytest.approx([0.5 * 0.6, 0.5 * 0.1])
+    outputs, labels = net(data.test.images), data.test.labels
+    smoothed = F.cross_entropy(outputs, labels, label_smoothing=0.1).item()
+    assert history.last["test_loss"] == pytest.approx(smoothed, rel=1e-5)
+
+
+def test_evaluate_by_hand():
+    data = ToyData()
+    net = nn.Sequential(nn.Flatten(), nn.Linear(16, 4))
+    nn.init.zeros_(net[1].weight)
+    net[1].bias.data = torch.tensor([0.0, 0.0, 9.0, 0.0])
+    metrics = evaluate(net, data.test, precision="fp32")
+    per_class = [8, 8, 7, 7]
+    assert metrics.confusion.tolist() == [[0, 0, count, 0] for count in per_class]
+    assert metrics.accuracy == pytest.approx(7 / 30)
+    wrong, right = math.log(3 + math.exp(9)), math.log(3 + math.exp(9)) - 9
+    assert metrics.loss == pytest.approx((23 * wrong + 7 * right) / 30, rel=1e-5)
+    assert not net.training
+
+
+def test_evaluate_takes_a_class_for_every_pixel():
+    batches = ToyBatches(5, 2, shuffle=False)
+    batches.labels = torch.randint(3, (5, 4, 4), generator=torch.Generator().manual_seed(0))
+    net = nn.Conv2d(1, 3, 1)
+    predicted = net(batches.images).argmax(1)
+    metrics = evaluate(net, batches, precision="fp32")
+    assert metrics.accuracy == pytest.approx((predicted == batches.labels).float().mean().item())
+    assert metrics.confusion.sum() == 80
+    assert metrics.confusion[1, 2] == ((batches.labels == 1) & (predicted == 2)).sum()
+
+
+def test_evaluate_trains_nothing():
+    data, net = ToyData(), nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(16, 4))
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    evaluate(net, data.test)
+    assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
+    assert all(p.grad is None for p in net.parameters())
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_that_is_no_number_stops_and_says_where(value):
+    calls = []
+
+    def loss(outputs, labels):
+        calls.append(len(labels))
+        return F.cross_entropy(outputs, labels) * (value if calls.count(16) == 9 else 1)
+
+    data = ToyData(count=80)  # 5 batches of 16 an epoch, then 30 test images: 16 and 14
+    with pytest.raises(
+        Diverged, match=rf"loss is {value} in epoch 2, batch 3, at lr=0\.1: .*lr=0\.01"
+    ) as stop:
+        fit(make_net(), data, 3, 0.1, loss=loss)
+    assert len(stop.value.history.rows) == 1
+
+
+def test_divergence_is_seen_between_epochs_when_an_epoch_is_long(monkeypatch):
+    monkeypatch.setattr("cnnlib.live.SECONDS_BETWEEN_LOOKS", 0)
+    seen = []
+
+    def loss(outputs, labels):
+        seen.append(1)
+        return F.cross_entropy(outputs, labels) * math.nan
+
+    with pytest.raises(Diverged, match="epoch 1, batch 1,"):
+        fit(make_net(), ToyData(), 1, 0.1, loss=loss)
+    assert len(seen) == 1
+
+
+def test_the_stop_button_keeps_history_and_network():
+    data, net = ToyData(), make_net()
+    calls = []
+
+    def loss(outputs, labels):
+        calls.append(1)
+        if len(calls) == 12:  # 5 training and 2 test batches an epoch
+            raise KeyboardInterrupt
+        return F.cross_entropy(outputs, labels)
+
+    history = fit(net, data, 3, 0.1, loss=loss)
+    assert history.interrupted
+    assert len(history.rows) == 1
+    assert not net.training
+    assert evaluate(net, data.test).accuracy > 0.25
+
+
+def test_stopped_before_the_first_epoch_ends(capsys):
+    def loss(outputs, labels):
+        raise KeyboardInterrupt
+
+    history = fit(make_net(), ToyData(), 3, 0.1, loss=loss)
+    assert history.interrupted
+    assert "0 of 3 epochs" in capsys.readouterr().out
+    with pytest.raises(ValueError, match=r"rows=\[\] must hold a completed epoch: train"):
+        history.last  # noqa: B018
+
+
+def test_rows_are_printed_aligned_below_the_banner(capsys):
+    fit(make_net(), ToyData(banner="NOT REAL"), 2, 0.1)
+    banner, *table = capsys.readouterr().out.splitlines()
+    assert banner == "NOT REAL"
+    assert len(table) == 3
+    assert len({len(line) for line in table}) == 1
+    assert "test acc" in table[0]
+
+
+def test_history_is_a_table_and_json():
+    history = fit(make_net(), ToyData(), 2, 0.1, seed=3)
+    record = json.loads(history.to_json())
+    assert record["rows"] == history.rows
+    assert record["recipe"]["seed"] == 3
+    assert record["recipe"]["train_images"] == 70
+    assert record["recipe"]["data"] == "toy"
+    assert len(repr(history).splitlines()) == 3
+    assert len(history.plot().axes) == 2
+
+
+def test_checkpoint_holds_the_weights_of_the_last_epoch(tmp_path):
+    net = make_net()
+    fit(net, ToyData(), 2, 0.1, checkpoint=tmp_path / "net.pt")
+    state = torch.load(tmp_path / "net.pt", weights_only=True)
+    assert all(torch.equal(state[name], tensor) for name, tensor in net.state_dict().items())
+    assert [path.name for path in tmp_path.iterdir()] == ["net.pt"]
+
+
+def test_bf16_follows_fp32_within_its_precision():
+    losses = [fit(make_net(), ToyData(), 10, 0.02, precision=p).losses for p in ("fp32", "bf16")]
+    assert len(losses[0]) == 50
+    assert losses[1] == pytest.approx(losses[0], abs=0.02)
+    assert losses[1] != losses[0]
+
+
+def test_nothing_is_read_back_batch_by_batch(monkeypatch):
+    """Between looks, fit never asks a tensor for its number."""
+    reads = []
+    for name in ("item", "tolist", "__bool__", "__float__"):
+        original = getattr(torch.Tensor, name)
+        monkeypatch.setattr(
+            torch.Tensor, name, lambda self, original=original: (reads.append(1), original(self))[1]
+        )
+    counts = []
+    for size in (64, 640):
+        reads.clear()
+        plain = lambda parameters, lr: torch.optim.SGD(parameters, lr, foreach=False)  # noqa: E731
+        fit(make_net(), ToyData(count=size), 1, 0.1, optimizer=plain, precision="fp32")
+        counts.append(len(reads))
+    assert counts[0] == counts[1]
+
+
+@pytest.mark.parametrize(
+    ("epochs", "lr", "message"),
+    [
+        (0, 0.1, "epochs=0 must be a whole number of at least 1: try"),
+        (1.5, 0.1, r"epochs=1\.5 must be"),
+        (1, 0, "lr=0 must be a finite number above 0: try"),
+        (1, math.nan, "lr=nan must be"),
+    ],
+)
+def test_recipes_that_cannot_train_are_refused(epochs, lr, message):
+    with pytest.raises(ValueError, match=message):
+        fit(make_net(), ToyData(), epochs, lr)
+
+
+def test_budget(monkeypatch):
+    monkeypatch.delenv("CNNLIB_BUDGET", raising=False)
+    for gpu, expected in ((True, "full"), (False, "quick")):
+        monkeypatch.setattr(train.torch.cuda, "is_available", lambda gpu=gpu: gpu)
+        assert budget() == expected
+    monkeypatch.setenv("CNNLIB_BUDGET", "full")
+    assert budget() == "full"
+    monkeypatch.setenv("CNNLIB_BUDGET", "huge")
+    with pytest.raises(ValueError, match="CNNLIB_BUDGET='huge' must be 'full' or 'quick': unset"):
+        budget()
+
+
+def test_an_empty_history_is_an_empty_table():
+    assert repr(History()) == History.header()
+    assert Metrics(0.0, torch.eye(2)).accuracy == 1
