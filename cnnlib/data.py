@@ -13,8 +13,7 @@ from filelock import FileLock
 from platformdirs import user_cache_path
 from torchvision.datasets import FashionMNIST
 
-from cnnlib import plots
-from cnnlib.standin import draw_garments
+from cnnlib import plots, standin
 
 REAL, STAND_IN = "Fashion-MNIST", "drawn stand-in"
 BANNER = (
@@ -176,7 +175,7 @@ def fashion_mnist(
             chosen = draw_evenly(labels, count, generator)
             images, labels = images[chosen], labels[chosen]
         else:
-            images, labels = draw_garments(count, seed=2 * seed + (part == "test"))
+            images, labels = standin.draw(count, seed=2 * seed + (part == "test"))
         shuffle = part == "train"
         batches[part] = Batches(
             images.to(device), labels.to(device), size, batch_size, shuffle, seed

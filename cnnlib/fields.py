@@ -19,7 +19,7 @@ aten = torch.ops.aten
 
 
 class ReceptiveFields(TorchDispatchMode):
-    """Follows what tensors see of an image: `with ReceptiveFields(image) as fields: y = net(image)`.
+    """Follows what tensors see of an image: `with ReceptiveFields(image) as fields: net(image)`.
 
     The field is the theoretical one: padding counts as pixels, and where paths join, their windows
     join. What mixes all places (global pooling, a Linear after flattening, instance norm) sees all
@@ -78,15 +78,17 @@ class Axis:
         return self.first[phase] + periods * self.shift, self.last[phase] + periods * self.shift
 
     def widest(self):
-        """Return the most pixels that a position sees."""
-        return max(last - first + 1 for first, last in zip(self.first, self.last, strict=True))
+        """Return the most pixels that a position of the tensor sees."""
+        first, last = self.first[: self.length], self.last[: self.length]
+        return max(end - start + 1 for start, end in zip(first, last, strict=True))
 
     def read(self, length, every, step, window):
         """Return the axis of an operation whose output i reads the inputs of window(i).
 
         Args:
             length: positions of the output.
-            every, step: when i grows by `every`, the window moves by `step` inputs.
+            every: output positions after which the windows repeat.
+            step: input positions that the windows have moved by then.
             window: gives the first and the last input for an output position.
         """
         periods = len(self.first) // math.gcd(len(self.first), step)

@@ -62,7 +62,7 @@ class Live:
         recipe, last = self.history.recipe, rows[-1]
         conclusion = (
             f"{recipe['net']} on {recipe['data']}: test accuracy {last['test_accuracy']:.3f} "
-            f"after {plots.plural(len(rows), 'epoch')}."
+            f"after epoch {last['epoch']}."
         )
         self.draw(self.history.plot(), f"Loss and accuracy over the epochs. {conclusion}")
         display(Markdown(f"*{conclusion}*"))

@@ -7,7 +7,7 @@ each layer as it is called. Torch's own FlopCounterMode counts the multiplicatio
 import copy
 import dataclasses
 import math
-from contextlib import ExitStack
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from html import escape
@@ -220,6 +220,27 @@ def _copy_network(net, device):
     return copy.deepcopy(net, copies)
 
 
+def _blank_image(net, input_shape, device):
+    """Make a batch of one image of the network's own dtype, on the network's own device."""
+    tensors = chain(net.parameters(), net.buffers())
+    like = next((x for x in tensors if x.is_floating_point()), torch.empty(0, device=device))
+    return torch.zeros(1, *input_shape, dtype=like.dtype, device=like.device)
+
+
+@contextmanager
+def _isolated(net, device):
+    """Run without gradients, keep the random state, and make new tensors on the device."""
+    gpus = {param.device.index for param in net.parameters() if param.device.type == "cuda"}
+    fast_attention = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # it is one operation, with no known flops
+    on_device = torch.device(device) if device else nullcontext()
+    try:
+        with torch.no_grad(), torch.random.fork_rng(gpus), on_device:
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast_attention)
+
+
 @dataclass(eq=False)
 class _Call:
     """One call of a module: what its own forward did, and the calls inside it."""
@@ -268,12 +289,11 @@ class _Recorder(TorchDispatchMode):
         self.flop_counter = FlopCounterMode(display=False)
         self.booked_flops = 0
 
+    @torch.inference_mode(False)  # in inference mode operations arrive in larger pieces
     def run(self, net, input_shape, device):
         """Run a copy of the network on one image and return the call of the network."""
         net = _copy_network(net, device).eval()
-        tensors = list(chain(net.parameters(), net.buffers()))
-        like = next((t for t in tensors if t.is_floating_point()), torch.empty(0, device=device))
-        image = torch.zeros(1, *input_shape, dtype=like.dtype, device=like.device)
+        image = _blank_image(net, input_shape, device)
         self.unused_params = {id(param): param for param in net.parameters()}
         self.fields = ReceptiveFields(image)
         root = _Call("", net, [tuple(image.shape)])
@@ -283,18 +303,7 @@ class _Recorder(TorchDispatchMode):
                 enter = partial(self._enter, name)
                 module.register_forward_pre_hook(enter, prepend=True, with_kwargs=True)
                 module.register_forward_hook(self._leave)
-        with ExitStack() as contexts:
-            contexts.enter_context(torch.no_grad())
-            gpus = {t.device.index for t in tensors if t.device.type == "cuda"}
-            contexts.enter_context(torch.random.fork_rng(gpus))
-            # Attention's fast path is one fused operation that FlopCounterMode cannot count.
-            fast_path = torch.backends.mha.get_fastpath_enabled()
-            contexts.callback(torch.backends.mha.set_fastpath_enabled, fast_path)
-            torch.backends.mha.set_fastpath_enabled(False)
-            if device:
-                contexts.enter_context(torch.device(device))
-            for observer in (self, self.fields, self.flop_counter):
-                contexts.enter_context(observer)
+        with _isolated(net, device), self.flop_counter, self.fields, self:
             self._leave(net, (image,), net(image))
         self._add_unused_params(root)
         return root
@@ -323,6 +332,8 @@ class _Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, op, types, args=(), kwargs=None):
         """Run an operation and book the parameters that it is the first to use."""
+        if op is torch.ops.aten.convolution.default:
+            _check_channels(*args)
         inputs = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
         self.running[-1].params += self._claim(inputs)
         return op(*args, **(kwargs or {}))
@@ -358,8 +369,15 @@ class _Recorder(TorchDispatchMode):
         return (
             f"{call} got {', '.join(map(str, call.input_shapes))}{_mismatch(call)}.\n"
             f"Ran before it: {', '.join(before) or 'nothing'}.\n"
-            f"PyTorch says: {reason}"
+            f"The error: {reason}"
         )
+
+
+def _check_channels(x, weight, bias, stride, padding, dilation, transposed, output_pad, groups):
+    """Refuse a wrong number of channels, which on the meta device some convolutions take."""
+    wanted = weight.shape[0] if transposed else weight.shape[1] * groups
+    if x.shape[1] != wanted:
+        raise RuntimeError(f"the weight takes {wanted} channels, the input has {x.shape[1]}")
 
 
 def _mismatch(call):

@@ -8,6 +8,7 @@ import torch
 from IPython.core.formatters import format_display_data
 
 from cnnlib import plots
+from cnnlib.plots import figures
 
 CLASSES = ["cat", "dog", "owl"]
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -42,7 +43,7 @@ def refuses(message):
 @pytest.fixture
 def displayed(monkeypatch):
     shown = []
-    monkeypatch.setattr(plots, "display", lambda *objects: shown.extend(objects))
+    monkeypatch.setattr(figures, "display", lambda *objects: shown.extend(objects))
     return shown
 
 
@@ -84,9 +85,11 @@ def test_figures_are_not_pyplots_and_leave_the_settings_alone():
     assert dict(matplotlib.rcParams) == before
 
 
-def test_the_same_picture_is_the_same_file():
+def test_the_same_picture_is_the_same_file_whatever_the_style():
     rows = history([1.0, 0.5], [0.5, 0.75])
-    first, second = (plots.png(plots.training_curves({"net": rows})) for _ in range(2))
+    first = plots.png(plots.training_curves({"net": rows}))
+    with plt.style.context(["dark_background", {"savefig.facecolor": "red"}]):
+        second = plots.png(plots.training_curves({"net": rows}))
     assert first == second
 
 
@@ -226,7 +229,10 @@ def test_training_curves_labels_do_not_overlap(end):
     places = [accuracy.transData.transform((0, text.xyann[1]))[1] for text in accuracy.texts]
     line_height = 1.2 * accuracy.texts[0].get_fontsize() * figure.dpi / 72
     assert min(np.diff(sorted(places))) >= line_height
-    assert max(text.xyann[1] for text in accuracy.texts) <= accuracy.get_ylim()[1]
+    heights = [text.xyann[1] for text in accuracy.texts]
+    low, high = accuracy.get_ylim()
+    assert low <= min(heights)
+    assert max(heights) <= high
 
 
 @pytest.mark.parametrize(
@@ -241,6 +247,26 @@ def test_training_curves_labels_do_not_overlap(end):
 def test_training_curves_refusals(runs, message):
     with refuses(message):
         plots.training_curves(runs)
+
+
+# loss_curve
+
+
+def test_loss_curve_counts_in_epochs():
+    (axes,) = plots.loss_curve(torch.tensor([4.0, 3.0, 2.0, 1.0]), batches=2).axes
+    (line,) = axes.lines
+    assert list(line.get_xdata()) == [0.5, 1, 1.5, 2]
+    assert list(line.get_ydata()) == [4, 3, 2, 1]
+    assert axes.get_ylim()[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("losses", "batches", "message"),
+    [([], 2, "losses is empty"), ([1.0], 0, "batches=0 must be at least 1")],
+)
+def test_loss_curve_refusals(losses, batches, message):
+    with refuses(message):
+        plots.loss_curve(losses, batches)
 
 
 # confusion_matrix

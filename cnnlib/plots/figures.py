@@ -26,7 +26,7 @@ MARKERS = "osD^vPX*"
 MAX_IMAGES = 200
 ROW_KEYS = ("epoch", "train_loss", "test_loss", "train_accuracy", "test_accuracy")
 
-# One look for every picture, set while a figure is built and never globally: `@_look` below.
+# One look for every picture, set while a figure is built or rendered and never globally.
 _look = matplotlib.style.context(
     [
         "default",
@@ -64,6 +64,7 @@ def show(figure, caption, alt):
     display(Image(data=png(figure), alt=alt), Markdown(f"*{caption.strip()}*"))
 
 
+@_look
 def png(figure):
     """Render a figure to the bytes of a PNG, 100 dots an inch, without empty margins."""
     buffer = BytesIO()
@@ -172,7 +173,7 @@ def loss_curve(losses, batches):
     Raises:
         ValueError: no loss, or fewer than one batch in an epoch.
     """
-    losses = _array(losses)
+    losses = as_array(losses)
     if losses.size == 0:
         raise ValueError("losses is empty: pass at least one")
     if batches < 1:
@@ -202,7 +203,7 @@ def confusion_matrix(matrix, classes):
         ValueError: the matrix is not square, holds something else than counts, or there is not
             one name for each row.
     """
-    counts = _array(matrix)
+    counts = as_array(matrix)
     if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or counts.size == 0:
         raise ValueError(f"matrix has shape {counts.shape}: it must be K x K, rows true")
     if (counts < 0).any() or (counts != counts.round()).any():
@@ -252,7 +253,7 @@ def misclassified(images, labels, predictions, classes, columns=8, rows=2):
     Raises:
         ValueError: no image, not one label and one prediction for each, or a class without a name.
     """
-    images, labels, predictions = _array(images), _array(labels), _array(predictions)
+    images, labels, predictions = as_array(images), as_array(labels), as_array(predictions)
     if len(images) == 0:
         raise ValueError("images is empty: pass at least one")
     for name, indices in (("labels", labels), ("predictions", predictions)):
@@ -279,7 +280,7 @@ def misclassified(images, labels, predictions, classes, columns=8, rows=2):
     return image_grid(images[wrong], titles, columns)
 
 
-def _array(values):
+def as_array(values):
     """Give a list, an array or a tensor on any device as a NumPy array."""
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu()
@@ -290,7 +291,7 @@ def _array(values):
 
 def _pixels(images):
     """Check images and give them as (N, H, W) or (N, H, W, 3) with values in 0..1."""
-    images = _array(images)
+    images = as_array(images)
     if len(images) == 0:
         raise ValueError("images is empty: pass at least one")
     if len(images) > MAX_IMAGES:

@@ -50,7 +50,8 @@ def draw_frame(walk, index):
 @_look
 def draw_strip(walk, columns):
     """Draw the source above the target, for some steps side by side."""
-    steps = np.linspace(0, walk.frames - 1, min(columns, walk.frames)).round().astype(int)
+    columns = min(columns, walk.frames)
+    steps = np.linspace(0, walk.frames - 1, columns).round().astype(int)
     source_rows, source_columns = walk.source.values.shape
     target_rows, target_columns = walk.target.values.shape
     gap = 0.4
@@ -60,7 +61,7 @@ def draw_strip(walk, columns):
     bottom = lower + target_rows * cell
     lines = [textwrap.wrap(panels.words(walk, step), int(9 * (pitch - gap))) for step in steps]
 
-    axes = _canvas(walk, max(9.5, len(steps) * pitch), bottom, max(map(len, lines)))
+    axes = _canvas(walk, max(9.5, columns * pitch), bottom, max(map(len, lines)))
     for i, step in enumerate(steps):
         left = MARGIN + i * pitch
         _draw_panel(axes, left, TOP, cell, panels.source_panel(walk, step))

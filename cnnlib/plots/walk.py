@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cnnlib.arithmetic import conv_size, conv_transpose_size
+from cnnlib.plots.figures import as_array
 from cnnlib.plots.frames import draw_frame, draw_strip
 from cnnlib.plots.player import Player
 
@@ -250,7 +251,7 @@ def conv_transpose_zero_insertion(input, kernel, stride=1, padding=0, output_pad
     return Walk(
         title,
         Grid("input", values, data, "with zeros"),
-        _all_data("kernel, flipped", np.flip(kernel)),
+        _all_data("flipped\nkernel", np.flip(kernel)),
         _all_data("output", np.zeros(output_size)),
         _gather(output_size, kernel.shape, 1, dilation, start),
     )
@@ -285,9 +286,11 @@ def _pair(value):
 
 
 def _matrix(name, values):
-    values = np.asarray(values, dtype=float)
+    values = as_array(values).astype(float)
     if values.ndim != 2:
         raise ValueError(f"{name} has shape {values.shape}: pass one channel, (height, width)")
+    if not np.isfinite(values).all():
+        raise ValueError(f"{name} has infinite or undefined entries: pass small numbers")
     return values
 
 

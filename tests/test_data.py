@@ -1,0 +1,330 @@
+"""The data: archives and their damage, subsets, orders, resizing, the stand-in.
+
+The archives here are small ones that the tests make, with checksums to match, so that everything runs
+without a network. Where CNNLIB_DATA names the real archives, those are read as well.
+"""
+
+import gzip
+import hashlib
+import multiprocessing
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.datasets import FashionMNIST
+
+from cnnlib import data as module
+from cnnlib.data import Batches, fashion_mnist
+from cnnlib.standin import draw as draw_garments
+
+PER_CLASS = {"train": 12, "t10k": 5}
+
+
+def idx(array):
+    """Return an array of bytes in the format of the archives."""
+    head = bytes([0, 0, 8, array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape)
+    return head + array.tobytes()
+
+
+def md5(content):
+    return hashlib.md5(content).hexdigest()
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder with four small archives, which take the place of the real ones; no network."""
+    raw = tmp_path / "FashionMNIST" / "raw"
+    raw.mkdir(parents=True)
+    archives, unpacked = [], {}
+    for part, per_class in PER_CLASS.items():
+        images, labels = draw_garments(10 * per_class, seed=len(part))
+        contents = {"images-idx3": images[:, 0].numpy(), "labels-idx1": labels.byte().numpy()}
+        for kind, array in contents.items():
+            name = f"{part}-{kind}-ubyte"
+            content = idx(array)
+            packed = gzip.compress(content, mtime=0)
+            (raw / f"{name}.gz").write_bytes(packed)
+            archives.append((f"{name}.gz", md5(packed)))
+            unpacked[name] = md5(content)
+    monkeypatch.setattr(FashionMNIST, "resources", archives)
+    monkeypatch.setattr(FashionMNIST, "mirrors", ["http://127.0.0.1:9/"])
+    monkeypatch.setattr(module, "UNPACKED_MD5", unpacked)
+    monkeypatch.setattr(module, "COUNTS", {"train": 120, "test": 50})
+    return tmp_path
+
+
+@pytest.fixture
+def nowhere(tmp_path, monkeypatch):
+    """No archives and no network."""
+    monkeypatch.setattr(FashionMNIST, "mirrors", ["http://127.0.0.1:9/"])
+    return tmp_path / "nowhere"
+
+
+def everything(batches):
+    images, labels = zip(*batches, strict=True)
+    return torch.cat(images), torch.cat(labels)
+
+
+# The archives
+
+
+def test_archives_are_unpacked_and_read(folder):
+    data = fashion_mnist(root=folder, device="cpu")
+    assert data.source == "Fashion-MNIST"
+    assert data.banner == ""
+    assert data.classes == tuple(FashionMNIST.classes)
+    images, labels = everything(data.test)
+    expected, wanted = draw_garments(50, seed=4)
+    assert torch.equal((images * 255).round().byte(), expected)
+    assert torch.equal(labels, wanted)
+    assert str(data) == "Fashion-MNIST: 120 training and 50 test images, 1x28x28, on cpu"
+
+
+def test_the_folder_is_root_else_the_variable_else_the_users_cache(folder, monkeypatch, nowhere):
+    monkeypatch.setenv("CNNLIB_DATA", str(folder))
+    assert fashion_mnist().source == "Fashion-MNIST"
+    assert fashion_mnist(root=nowhere).source == "drawn stand-in"
+    monkeypatch.delenv("CNNLIB_DATA")
+    monkeypatch.setattr(module, "user_cache_path", lambda name: folder)
+    assert fashion_mnist().source == "Fashion-MNIST"
+
+
+@pytest.mark.parametrize("keep", [0, 100, -1])
+def test_a_damaged_unpacked_file_is_named_and_unpacked_again(folder, capsys, keep):
+    fashion_mnist(root=folder)
+    path = folder / "FashionMNIST" / "raw" / "train-images-idx3-ubyte"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:keep] if keep >= 0 else whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert fashion_mnist(root=folder).source == "Fashion-MNIST"
+    assert path.read_bytes() == whole
+    out = capsys.readouterr().out
+    assert "train-images-idx3-ubyte is damaged or half-written: it is replaced" in out
+    assert str(folder) not in out
+
+
+def test_a_damaged_archive_does_not_matter_once_it_is_unpacked(folder):
+    fashion_mnist(root=folder)
+    (folder / "FashionMNIST" / "raw" / "t10k-labels-idx1-ubyte.gz").write_bytes(b"half")
+    assert fashion_mnist(root=folder).source == "Fashion-MNIST"
+
+
+def test_a_damaged_archive_is_named_and_fetched_again(folder, capsys, monkeypatch):
+    path = folder / "FashionMNIST" / "raw" / "t10k-labels-idx1-ubyte.gz"
+    whole = path.read_bytes()
+    server = folder / "server"
+    server.mkdir()
+    (server / path.name).write_bytes(whole)
+    monkeypatch.setattr(FashionMNIST, "mirrors", [server.as_uri() + "/"])
+    path.write_bytes(whole[:20])
+    assert fashion_mnist(root=folder).source == "Fashion-MNIST"
+    assert path.read_bytes() == whole
+    assert "t10k-labels-idx1-ubyte.gz is damaged or half-written" in capsys.readouterr().out
+
+
+def test_a_damaged_archive_without_network_ends_in_the_stand_in(folder, capsys):
+    (folder / "FashionMNIST" / "raw" / "train-images-idx3-ubyte.gz").write_bytes(b"half")
+    data = fashion_mnist(root=folder)
+    assert data.source == "drawn stand-in"
+    assert "train-images-idx3-ubyte.gz is damaged" in capsys.readouterr().out
+
+
+def load_in_a_process(folder, archives, unpacked, queue):
+    FashionMNIST.resources, FashionMNIST.mirrors = archives, ["http://127.0.0.1:9/"]
+    module.UNPACKED_MD5, module.COUNTS = unpacked, {"train": 120, "test": 50}
+    queue.put(fashion_mnist(root=folder, device="cpu").source)
+
+
+def test_two_processes_may_start_at_once(folder):
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    arguments = (folder, FashionMNIST.resources, module.UNPACKED_MD5, queue)
+    processes = [context.Process(target=load_in_a_process, args=arguments) for _ in range(3)]
+    for process in processes:
+        process.start()
+    found = [queue.get(timeout=60) for _ in processes]
+    for process in processes:
+        process.join()
+    assert found == ["Fashion-MNIST"] * 3
+
+
+def test_a_folder_that_is_not_one_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "archive.gz"
+    path.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"root='.*archive\.gz' must be a folder: name the one"):
+        fashion_mnist(root=path)
+    monkeypatch.setenv("CNNLIB_DATA", str(path))
+    with pytest.raises(ValueError, match=r"CNNLIB_DATA='.*archive\.gz' must be a folder"):
+        fashion_mnist()
+
+
+def test_a_folder_that_cannot_be_written_ends_in_the_stand_in(nowhere, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise PermissionError("read-only")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    assert fashion_mnist(train=10, test=10, root=nowhere).source == "drawn stand-in"
+
+
+def test_the_real_archives_have_the_published_mean_and_deviation():
+    """On a machine without them, CNNLIB_DATA is unset and the stand-in is measured: it differs."""
+    data = fashion_mnist(device="cpu")
+    images = data.train.images.float() / 255
+    measured = (round(images.mean().item(), 4), round(images.std().item(), 4))
+    assert (measured == (0.2860, 0.3530)) == (data.source == "Fashion-MNIST")
+    assert len(data.train.labels) == 60_000
+    assert data.train.labels.bincount().tolist() == [6_000] * 10
+    assert data.test.labels.bincount().tolist() == [1_000] * 10
+
+
+# Subsets and orders
+
+
+def test_subsets_are_balanced_and_seeded(folder):
+    def labels_and_images(**options):
+        data = fashion_mnist(root=folder, train=34, test=20, **options)
+        return data.train.labels, data.train.images, data.test.labels
+
+    labels, images, test_labels = labels_and_images(seed=3)
+    assert sorted(labels.bincount().tolist()) == [3] * 6 + [4] * 4
+    assert test_labels.bincount().tolist() == [2] * 10
+    again = labels_and_images(seed=3)
+    assert torch.equal(images, again[1])
+    assert not torch.equal(images, labels_and_images(seed=4)[1])
+
+
+def test_a_subset_holds_different_images_of_the_whole(folder):
+    whole = {bytes(image.numpy()) for image in fashion_mnist(root=folder).train.images}
+    part = [bytes(image.numpy()) for image in fashion_mnist(root=folder, train=60).train.images]
+    assert len(set(part)) == 60
+    assert set(part) <= whole
+
+
+def make_batches(count=10, size=(6, 6), batch_size=4, shuffle=True, seed=0):
+    images = torch.arange(count, dtype=torch.uint8)[:, None, None, None].expand(count, 1, 6, 6)
+    return Batches(images.contiguous(), torch.arange(count), size, batch_size, shuffle, seed)
+
+
+def test_the_last_short_batch_is_kept():
+    batches = make_batches()
+    assert [len(labels) for _, labels in batches] == [4, 4, 2]
+    assert len(batches) == 3
+
+
+def test_each_pass_has_its_order_and_reseeding_starts_again():
+    batches = make_batches(seed=1)
+    orders = [everything(batches)[1].tolist() for _ in range(3)]
+    assert all(sorted(order) == list(range(10)) for order in orders)
+    assert orders[0] != orders[1] != orders[2]
+    batches.reseed(1)
+    assert [everything(batches)[1].tolist() for _ in range(3)] == orders
+    batches.reseed(2)
+    assert everything(batches)[1].tolist() != orders[0]
+
+
+def test_images_stay_beside_their_labels():
+    images, labels = everything(make_batches())
+    assert torch.equal((images[:, 0, 0, 0] * 255).round().long(), labels)
+
+
+def test_test_batches_keep_their_order():
+    batches = make_batches(shuffle=False)
+    for _ in range(2):
+        assert everything(batches)[1].tolist() == list(range(10))
+
+
+def test_images_are_bytes_at_rest_and_fractions_in_a_batch():
+    batches = make_batches()
+    images, labels = next(iter(batches))
+    assert batches.images.dtype is torch.uint8
+    assert images.dtype is torch.float32
+    assert labels.dtype is torch.int64
+    assert images.shape == (4, 1, 6, 6)
+    assert batches.device.type == "cpu"
+
+
+@pytest.mark.parametrize(
+    "size", [(14, 14), (20, 20), (28, 28), (32, 32), (96, 96), (224, 224), (20, 40), (1, 1)]
+)
+def test_resizing_equals_pils_bilinear(size):
+    data = fashion_mnist(size, 20, train=20, test=20, device="cpu")
+    images, _ = next(iter(data.test))
+    assert images.shape[1:] == data.shape == (1, *size)
+    for image, original in zip(images, data.test.images, strict=True):
+        pil = Image.fromarray(original[0].numpy()).resize(size[::-1], Image.Resampling.BILINEAR)
+        difference = np.abs(image[0].numpy() * 255 - np.asarray(pil, dtype=float))
+        assert difference.max() <= 1
+
+
+# The stand-in
+
+
+def test_the_stand_in_says_so_everywhere(nowhere):
+    data = fashion_mnist(train=40, test=20, root=nowhere)
+    assert data.source == "drawn stand-in"
+    assert "NOT FASHION-MNIST" in data.banner
+    assert str(data).startswith(data.banner)
+    assert "not Fashion-MNIST" in data.show(8).get_suptitle()
+    assert data.classes[0] == "T-shirt/top"
+    assert data.train.labels.bincount().tolist() == [4] * 10
+
+
+def test_the_stand_in_is_seeded_and_train_differs_from_test(nowhere):
+    one, same, other = (
+        fashion_mnist(train=30, test=30, root=nowhere, seed=seed) for seed in (0, 0, 1)
+    )
+    assert torch.equal(one.train.images, same.train.images)
+    assert torch.equal(one.test.labels, same.test.labels)
+    assert not torch.equal(one.train.images, other.train.images)
+    assert not torch.equal(one.train.images, one.test.images)
+
+
+def test_garments_are_drawn_inside_the_image():
+    images, labels = draw_garments(400, seed=0)
+    assert images.shape == (400, 1, 28, 28)
+    assert images.dtype is torch.uint8
+    assert labels.bincount().tolist() == [40] * 10
+    covered = (images > 20).float().mean((1, 2, 3))
+    assert covered.min() > 0.05
+    assert covered.max() < 0.8
+    border = torch.cat([images[..., 0, :], images[..., -1, :], images[..., 0], images[..., -1]], -1)
+    assert (border > 20).float().mean() < 0.1
+
+
+def test_each_garment_resembles_its_own_kind_most():
+    """The nearest class mean finds most garments, and not all: shirts, coats, pullovers mix."""
+    (train, train_labels), (test, test_labels) = draw_garments(2000, seed=0), draw_garments(500, 1)
+    means = torch.stack([train[train_labels == k].float().mean(0) for k in range(10)]).flatten(1)
+    nearest = torch.cdist(test.float().flatten(1), means).argmin(1)
+    accuracy = (nearest == test_labels).float().mean()
+    assert 0.5 < accuracy < 0.95
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"batch_size": 0}, r"batch_size=0 must be a whole number from 1 to .*: try batch_size=128"),
+        ({"batch_size": 2.5}, r"batch_size=2\.5 must be a whole number"),
+        ({"train": 0}, r"train=0 must be a whole number from 1 to 60,000: try train=128"),
+        ({"train": 60_001}, "train=60001 must be a whole number from 1 to 60,000"),
+        ({"test": -1}, "test=-1 must be a whole number from 1 to 10,000"),
+        ({"size": 0}, r"size=0 must be a number of pixels from 1, or .*: try size=28"),
+        ({"size": (28, 0)}, r"size=\(28, 0\) must be"),
+        ({"size": (1, 28, 28)}, r"size=\(1, 28, 28\) must be"),
+        ({"size": 2.5}, r"size=2\.5 must be"),
+    ],
+)
+def test_refusals(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        fashion_mnist(**arguments)
+
+
+def test_no_socket_timeout_is_left_behind(nowhere):
+    fashion_mnist(train=10, test=10, root=nowhere)
+    assert module.socket.getdefaulttimeout() is None
+    assert os.environ.get("CNNLIB_BUDGET", "quick") in ("quick", "full")

@@ -1,0 +1,785 @@
+"""The trace against hand-computed tables, FlopCounterMode and the support of gradients."""
+
+import copy
+import random
+import time
+from html.parser import HTMLParser
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.modules import module as torch_module
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision import models as torchvision_models
+
+from cnnlib.arithmetic import receptive_field
+from cnnlib.trace import Row, trace
+
+
+class Net(nn.Module):
+    """Layers by name, and a forward that gets them: one-line networks."""
+
+    def __init__(self, forward, **layers):
+        super().__init__()
+        self.steps = forward
+        for name, layer in layers.items():
+            setattr(self, name, layer)
+
+    def forward(self, x):
+        return self.steps(self, x)
+
+
+def conv(*args, **kwargs):
+    return nn.Conv2d(*args, bias=False, **kwargs)
+
+
+def small_net():
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(4 * 14 * 14, 10),
+    )
+
+
+# Tables, by hand
+
+
+def test_rows_by_hand():
+    assert trace(small_net(), (1, 28, 28)).rows == (
+        Row("0", "Conv2d", (4, 28, 28), 4 * 9 + 4, 4 * 9 * 28 * 28, 3),
+        Row("1", "BatchNorm2d", (4, 28, 28), 8, 0, 3),
+        Row("2", "ReLU", (4, 28, 28), 0, 0, 3),
+        Row("3", "MaxPool2d", (4, 14, 14), 0, 0, 4),
+        Row("4", "Flatten", (784,), 0, 0, 4),
+        Row("5", "Linear", (10,), 7850, 7840, 4 + 13 * 2),
+    )
+
+
+def test_text_is_an_aligned_table():
+    net = Net(
+        lambda net, x: net.head(net.wide(x) + net.tall(x)),
+        wide=nn.Conv2d(3, 64, (1, 5), padding=(0, 2)),
+        tall=nn.Conv2d(3, 64, 1),
+        head=nn.Sequential(nn.ReLU(), nn.Conv2d(64, 100, 1)),
+        spare=nn.Linear(10, 10),
+    )
+    assert str(trace(net, (3, 32, 32))) == (
+        "Net, input 3x32x32\n"
+        "\n"
+        "Layer   Kind        Output  Params       MACs  Field\n"
+        "----------------------------------------------------\n"
+        "wide    Conv2d    64x32x32   1,024    983,040    1x5\n"
+        "tall    Conv2d    64x32x32     256    196,608      1\n"
+        "head.0  ReLU      64x32x32       0          0    1x5\n"
+        "head.1  Conv2d   100x32x32   6,500  6,553,600    1x5\n"
+        "spare   Linear  not called     110          0      -\n"
+        "----------------------------------------------------\n"
+        "Total                        7,890  7,733,248"
+    )
+
+
+def test_table_of_resnet18_fits_a_page():
+    text = str(trace(network("resnet18"), (3, 224, 224)))
+    assert max(map(len, text.splitlines())) <= 100
+    assert len(text.splitlines()) == 60 + 6
+    assert text.endswith("11,689,512  1,814,073,344")
+
+
+def test_a_layer_called_twice_counts_its_parameters_once():
+    shared = conv(1, 1, 3, padding=1)
+    table = trace(nn.Sequential(shared, nn.ReLU(), shared), (1, 8, 8))
+    first, _, second = table.rows
+    assert (first.name, second.name) == ("0", "0")
+    assert (first.params, second.params) == (9, 0)
+    assert (first.macs, second.macs) == (576, 576)
+    assert (first.receptive_field, second.receptive_field) == (3, 5)
+
+
+def test_functional_calls_are_booked_on_the_layer_that_makes_them():
+    net = Net(
+        lambda net, x: F.conv2d(net.first(x), net.first.weight.flip(-1)) @ net.matrix,
+        first=conv(1, 1, 1),
+        matrix=nn.Parameter(torch.ones(8, 2)),
+    )
+    first, own = trace(net, (1, 8, 8)).rows
+    assert first == Row("first", "Conv2d", (1, 8, 8), 1, 64, 1)
+    assert (own.name, own.output_shape, own.params) == ("", (1, 8, 2), 16)
+    assert own.macs == 64 + 8 * 8 * 2
+
+
+def test_parameters_used_without_a_call_belong_to_the_user():
+    net = Net(lambda net, x: F.conv2d(x, net.inner.weight), inner=conv(1, 4, 3))
+    assert trace(net, (1, 8, 8)).rows == (Row("", "Net", (4, 6, 6), 36, 36 * 36, 3),)
+
+
+def forgetful_block():
+    """The famous slip: conv2 is called twice, conv1 never."""
+    return Net(
+        lambda net, x: net.conv2(F.relu(net.conv2(x))) + x,
+        conv1=conv(4, 4, 3, padding=1),
+        conv2=conv(4, 4, 3, padding=1),
+    )
+
+
+def test_a_forgotten_layer_shows():
+    table = trace(nn.Sequential(conv(1, 4, 1), forgetful_block()), (1, 8, 8))
+    assert [row.name for row in table.rows] == ["0", "1.conv2", "1.conv2", "1.conv1"]
+    assert table.rows[-1] == Row("1.conv1", "Conv2d", None, 144, 0, None)
+    assert table.total_params == 4 + 2 * 144
+
+
+def test_uncalled_branches_fold_with_depth():
+    net = network("googlenet")
+    rows = trace(net, (3, 64, 64), depth=1).rows
+    uncalled = [row for row in rows if row.output_shape is None]
+    assert [(row.name, row.kind) for row in uncalled] == [
+        ("aux1", "InceptionAux"),
+        ("aux2", "InceptionAux"),
+    ]
+    assert uncalled[0].params == sum(p.numel() for p in net.aux1.parameters())
+
+
+def test_depth_one_shows_the_direct_calls():
+    block = nn.Sequential(conv(1, 4, 3), nn.ReLU(), nn.Sequential(conv(4, 4, 3), nn.MaxPool2d(2)))
+    table = trace(nn.Sequential(block, nn.Flatten()), (1, 12, 12), depth=1)
+    assert table.rows == (
+        Row("0", "Sequential", (4, 4, 4), 36 + 144, 36 * 100 + 144 * 64, 6),
+        Row("1", "Flatten", (64,), 0, 0, 6),
+    )
+    deeper = trace(nn.Sequential(block, nn.Flatten()), (1, 12, 12), depth=2)
+    assert [row.name for row in deeper.rows] == ["0.0", "0.1", "0.2", "1"]
+
+
+def test_outputs_that_are_no_single_tensor():
+    pair = Net(lambda net, x: (None, {"out": x[:, :1]}))
+    assert trace(pair, (2, 4, 4)).rows[0].output_shape == (1, 4, 4)
+    nothing = nn.Sequential(Net(lambda net, x: None), Net(lambda net, x: None))
+    assert [row.output_shape for row in trace(nothing, (2, 4, 4)).rows] == [(), ()]
+    assert "-" in str(trace(nothing, (2, 4, 4)))
+
+
+def test_a_network_that_catches_an_error_goes_on():
+    def tries(net, x):
+        try:
+            return net.wrong(x)
+        except RuntimeError:
+            return net.right(x)
+
+    net = Net(tries, wrong=nn.Sequential(conv(5, 1, 1)), right=conv(1, 1, 1))
+    table = trace(net, (1, 4, 4))
+    assert [row.name for row in table.rows if row.output_shape] == ["right"]
+    assert (table.total_params, table.total_macs) == (6, 16)
+
+
+# Totals, with torch as the oracle
+
+NETWORKS = {
+    "vgg16": ({}, 224),
+    "resnet18": ({}, 96),
+    "resnet50": ({}, 224),
+    "densenet121": ({}, 64),
+    "inception_v3": ({"init_weights": False}, 299),
+    "googlenet": ({"init_weights": False}, 224),
+    "mobilenet_v3_small": ({}, 224),
+    "shufflenet_v2_x1_0": ({}, 64),
+    "swin_t": ({}, 64),
+    "vit_b_16": ({}, 224),
+}
+
+
+def network(name):
+    """Build a network of torchvision without spending time on its weights."""
+    arguments, _ = NETWORKS[name]
+    with torch.device("meta"):
+        return getattr(torchvision_models, name)(**arguments)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_totals_equal_torch(name):
+    net, (_, size) = network(name), NETWORKS[name]
+    image = torch.zeros(1, 3, size, size, device="meta")
+    table = trace(net, (3, size, size))
+    with FlopCounterMode(display=False) as counter:
+        net.eval()(image)
+    assert table.total_params == sum(p.numel() for p in net.parameters())
+    assert table.total_macs == counter.get_total_flops() // 2 > 0
+
+
+@pytest.mark.parametrize("name", ["resnet18", "googlenet"])
+def test_totals_do_not_depend_on_depth(name):
+    net = network(name)
+    tables = [trace(net, (3, 64, 64), depth) for depth in (1, 2, 3, None)]
+    assert len({table.total_params for table in tables}) == 1
+    assert len({table.total_macs for table in tables}) == 1
+    lengths = [len(table.rows) for table in tables]
+    assert lengths == sorted(lengths) and lengths[0] < lengths[-1]
+
+
+def with_numbers(net):
+    """Make a network that cannot run on the meta device."""
+    return Net(lambda net, x: net.inner(x * (1 + x.sum().item())), inner=net)
+
+
+@pytest.mark.parametrize("wrap", [lambda net: net, with_numbers], ids=["meta", "real"])
+def test_attention_is_counted(wrap):
+    net = torchvision_models.VisionTransformer(
+        image_size=16, patch_size=4, num_layers=2, num_heads=2, hidden_dim=8, mlp_dim=16
+    )
+    with FlopCounterMode(display=False) as counter:
+        net.eval()(torch.zeros(1, 3, 16, 16))
+    assert trace(wrap(net), (3, 16, 16)).total_macs == counter.get_total_flops() // 2
+
+
+# Receptive fields
+
+
+def support(net, shape):
+    """Measure how far the gradient of any single output reaches, along height and width."""
+    net = copy.deepcopy(net).double().eval()
+    for param in net.parameters():
+        nn.init.uniform_(param, 0.5, 1.5)
+    image = torch.rand(1, *shape, dtype=torch.double, requires_grad=True)
+    output = net(image)
+    reach = []
+    for axis, others in ((-2, (0, 1, 3)), (-1, (0, 1, 2))):
+        middle = output.shape[axis] // 2
+        widths = [0]
+        for place in range(max(0, middle - 8), min(middle + 8, output.shape[axis])):
+            line = output.select(axis, place).sum()
+            (gradient,) = torch.autograd.grad(line, image, retain_graph=True, allow_unused=True)
+            seen = gradient.abs().sum(others).nonzero()
+            widths.append(int(seen.max() - seen.min()) + 1 if len(seen) else 0)
+        reach.append(max(widths))
+    return reach[0] if reach[0] == reach[1] else tuple(reach)
+
+
+def twice(in_channels, padding=1):
+    return nn.Sequential(conv(in_channels, 1, 3, padding=padding), conv(1, 1, 3, padding=padding))
+
+
+def unet_forward(net, x):
+    """Run a U-Net of two levels, cropping the skips where the convolutions are unpadded."""
+    first = net.down1(x)
+    second = net.down2(F.avg_pool2d(first, 2))
+    y = net.bottom(F.avg_pool2d(second, 2))
+    for skip, up, block in ((second, net.up2, net.merge2), (first, net.up1, net.merge1)):
+        y = up(y)
+        crop = (skip.shape[-1] - y.shape[-1]) // 2
+        kept = skip[..., crop : skip.shape[-2] - crop, crop : skip.shape[-1] - crop]
+        y = block(torch.cat([kept, y], 1))
+    return y
+
+
+def unet(padding):
+    return Net(
+        unet_forward,
+        **{name: twice(1, padding) for name in ("down1", "down2", "bottom")},
+        **{name: twice(2, padding) for name in ("merge1", "merge2")},
+        **{name: nn.ConvTranspose2d(1, 1, 2, stride=2) for name in ("up1", "up2")},
+    )
+
+
+def sequence(*layers):
+    return nn.Sequential(*layers)
+
+
+UNBORDERED = (1, 48, 60)
+FIELDS = {
+    "oblong kernel": sequence(conv(1, 1, 3), conv(1, 1, (1, 7), stride=2)),
+    "pools": sequence(nn.AvgPool2d(3, 2, 1), conv(1, 1, 3), nn.AvgPool2d(2, ceil_mode=True)),
+    "dilated": sequence(conv(1, 1, 3, dilation=2), conv(1, 1, (3, 5), dilation=(3, 1))),
+    "inception": Net(
+        lambda net, x: torch.cat([net.one(x), net.tall(x), net.wide(x)], 1),
+        one=conv(1, 1, 1),
+        tall=conv(1, 1, (3, 1), padding=(1, 0)),
+        wide=conv(1, 1, (1, 5), padding=(0, 2)),
+    ),
+    "residual": sequence(
+        conv(1, 2, 3),
+        Net(lambda net, x: F.relu(net.path(x) + net.short(x)), path=twice(2), short=conv(2, 1, 1)),
+        conv(1, 1, 3, stride=2),
+    ),
+    "windows side by side": Net(
+        lambda net, x: net.even(F.pad(x, (1, 0, 1, 0))) + net.even(F.pad(x, (0, 1, 0, 1))),
+        even=conv(1, 1, 2),
+    ),
+    "strided slices": Net(lambda net, x: net.a(x[:, :, ::2, 1::3]), a=conv(1, 1, 3)),
+    "negative slices": Net(
+        lambda net, x: net.a(x)[:, :, -9:] + x[:, :, 30:39, :-2], a=conv(1, 1, 3)
+    ),
+    "reflected border": sequence(nn.ReflectionPad2d((1, 0, 2, 1)), conv(1, 1, 4)),
+    "nearest": sequence(nn.AvgPool2d(4), nn.Upsample(scale_factor=2), conv(1, 1, 3), conv(1, 1, 2)),
+    "nearest, uneven": sequence(nn.AvgPool2d(2), nn.Upsample(scale_factor=1.5), conv(1, 1, 3)),
+    "nearest twice": sequence(
+        *(nn.AvgPool2d(4), conv(1, 1, 3)),
+        *(nn.Upsample(scale_factor=2), conv(1, 1, 3)),
+        *(nn.Upsample(scale_factor=2), conv(1, 1, 3)),
+    ),
+    "bilinear": sequence(
+        *(nn.AvgPool2d(4), nn.Upsample(scale_factor=2, mode="bilinear"), conv(1, 1, 3)),
+        nn.Upsample(scale_factor=3, mode="bilinear"),
+    ),
+    "bilinear, smaller": sequence(nn.Upsample((12, 12), mode="bilinear"), conv(1, 1, 3)),
+    "pixel shuffle": sequence(nn.AvgPool2d(2), conv(1, 4, 3), nn.PixelShuffle(2), conv(1, 1, 3)),
+    "transposed": sequence(
+        *(nn.AvgPool2d(4), conv(1, 1, 3), nn.ConvTranspose2d(1, 1, 4, 2, 1), conv(1, 1, 3)),
+        *(nn.ConvTranspose2d(1, 1, 3, 2, 1, 1), conv(1, 1, 3)),
+    ),
+    "transposed, with gaps": sequence(
+        nn.AvgPool2d(4), nn.ConvTranspose2d(1, 1, 2, 3), conv(1, 1, 2)
+    ),
+    "transposed, dilated": sequence(nn.ConvTranspose2d(1, 1, 3, 1, 2, dilation=2)),
+    "up and down": sequence(nn.AvgPool2d(2), nn.Upsample(scale_factor=2), conv(1, 1, 3, stride=2)),
+    "adaptive": sequence(conv(1, 1, 3), nn.AdaptiveAvgPool2d(5), conv(1, 1, 2)),
+    "global": sequence(conv(1, 1, 3, stride=2), nn.AdaptiveAvgPool2d(1), conv(1, 1, 1)),
+    "linear": sequence(
+        *(conv(1, 2, 3), nn.AvgPool2d(5), nn.Flatten(), nn.ReLU(), nn.Linear(2 * 9 * 11, 3)),
+        nn.Unflatten(1, (3, 1, 1)),
+    ),
+    "squeeze and excitation": Net(
+        lambda net, x: net.b(net.a(x) * net.a(x).mean((2, 3), keepdim=True).sigmoid()),
+        a=conv(1, 1, 3),
+        b=conv(1, 1, 3),
+    ),
+    "instance norm": sequence(conv(1, 1, 3), nn.InstanceNorm2d(1), conv(1, 1, 3)),
+    "group norm": sequence(conv(1, 2, 3), nn.GroupNorm(2, 2)),
+    "channel attention map": Net(
+        lambda net, x: torch.cat([x.mean(1, keepdim=True), net.a(x).amax(1, keepdim=True)], 1),
+        a=conv(1, 3, 3, padding=1),
+    ),
+    "mean over the width": Net(
+        lambda net, x: net.a(x).mean(3, keepdim=True) + net.a(x), a=conv(1, 1, 3)
+    ),
+    "channel shuffle": Net(
+        lambda net, x: net.b(net.a(x).unflatten(1, (2, 2)).transpose(1, 2).flatten(1, 2)),
+        a=conv(1, 4, 3),
+        b=conv(4, 1, 3),
+    ),
+    "split": Net(
+        lambda net, x: sum(part for part in net.a(x).chunk(2, 1)) + net.a(x)[:, :1],
+        a=conv(1, 4, 3),
+    ),
+    "stack": Net(
+        lambda net, x: torch.stack([net.a(x), net.b(x)], 1).sum(1),
+        a=conv(1, 2, 3, padding=1),
+        b=conv(1, 2, 5, padding=2),
+    ),
+    "unet": unet(padding=1),
+    "unet, cropped": unet(padding=0),
+}
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_field_equals_the_support_of_the_gradient(name):
+    shape = (1, 144, 144) if name.startswith("unet") else UNBORDERED
+    expected = support(FIELDS[name], shape)
+    (row,) = trace(nn.Sequential(FIELDS[name]), shape, depth=1).rows
+    assert row.receptive_field == expected
+
+
+def random_layer(draw):
+    """Draw (kernel, stride, padding, dilation) in pairs."""
+    choices = ((1, 2, 3, 4), (1, 1, 2, 3), (0, 1), (1, 2))
+    return tuple((draw.choice(values), draw.choice(values)) for values in choices)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_field_of_a_chain_equals_the_formula(seed):
+    draw = random.Random(seed)
+    layers = [random_layer(draw) for _ in range(4)]
+    convolutions = [
+        conv(1, 1, kernel, stride, padding, dilation)
+        for kernel, stride, padding, dilation in layers
+    ]
+    table = trace(nn.Sequential(*convolutions), (1, 400, 400))
+    for depth, row in enumerate(table.rows, start=1):
+        height, width = receptive_field(layers[:depth]).size
+        assert row.receptive_field == (height if height == width else (height, width))
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "size"),
+    [
+        # Araujo et al. 2019, Computing Receptive Fields of Convolutional Neural Networks, table 1.
+        ("vgg16", "features", 212),
+        ("inception_v3", "Mixed_7c", 1311),
+        ("densenet121", "features", 2071),
+        # By hand: 11 after the stem, 8 for each of 4 convolutions at jump 4; then in each stage
+        # one convolution at the jump before it and three at twice that.
+        ("resnet18", "layer4", 435),
+    ],
+)
+def test_published_fields(name, layer, size):
+    rows = trace(network(name), (3, 96, 96), depth=1).rows
+    assert {row.name: row.receptive_field for row in rows}[layer] == size
+
+
+SQUARE = (8, 8, 8)  # channels, height and width that a careless rule mistakes for each other
+UNKNOWN = {
+    "roll": lambda net, x: x.roll(1, 2),
+    "transpose": lambda net, x: x.transpose(1, 2),
+    "permute": lambda net, x: x.permute(0, 2, 3, 1),
+    "select": lambda net, x: x[..., 3],
+    "narrowing mean": lambda net, x: x.mean(3),
+    "stacked side by side": lambda net, x: torch.cat([x, x], 2),
+    "two rates": lambda net, x: x[:, :, ::2] + x[:, :, :4],
+    "dilated and strided transpose": lambda net, x: F.conv_transpose2d(
+        x, torch.ones(8, 1, 3, 3, device=x.device), stride=2, dilation=2
+    ),
+    "aligned corners": lambda net, x: F.interpolate(
+        x, scale_factor=2, mode="bilinear", align_corners=True
+    ),
+    "linear on columns": lambda net, x: F.linear(x, torch.ones(8, 8, device=x.device)),
+    "image as a kernel": lambda net, x: F.conv2d(torch.ones(1, 8, 8, 8, device=x.device), x),
+    "one-dimensional": lambda net, x: F.conv1d(x[0], torch.ones(8, 8, 3, device=x.device)),
+}
+
+
+@pytest.mark.parametrize("name", UNKNOWN)
+def test_a_field_that_cannot_be_told_is_none_from_there_on(name):
+    net = nn.Sequential(conv(8, 8, 3, padding=1), Net(UNKNOWN[name]), nn.ReLU())
+    table = trace(net, SQUARE)
+    assert [row.receptive_field for row in table.rows] == [3, None, None]
+    assert str(table).splitlines()[-3].endswith(" -")
+
+
+def test_writing_through_a_view_makes_the_field_unknown():
+    def overwrite(net, x):
+        canvas = torch.zeros_like(x)
+        canvas[:, :, 2:] = net.wide(x)[:, :, 2:]
+        return net.pointwise(canvas) + net.pointwise(x)
+
+    net = Net(overwrite, wide=conv(1, 1, 5, padding=2), pointwise=conv(1, 1, 1))
+    assert [row.receptive_field for row in trace(net, (1, 9, 9)).rows] == [5, None, 1]
+
+
+def test_an_in_place_relu_on_a_view_changes_nothing():
+    def forward(net, x):
+        y = net.first(x)
+        F.relu_(y.flatten(1))
+        return net.second(y)
+
+    net = Net(forward, first=conv(1, 1, 3), second=conv(1, 1, 3))
+    assert [row.receptive_field for row in trace(net, (1, 9, 9)).rows] == [3, 5]
+
+
+# Where it runs
+
+
+def test_vgg16_takes_neither_time_nor_memory():
+    with torch.device("meta"):
+        net = torchvision_models.vgg16()
+    net = net.to_empty(device="cpu")
+    start = time.perf_counter()
+    with torch.profiler.profile(profile_memory=True) as profile:
+        trace(net, (3, 224, 224))
+    assert time.perf_counter() - start < 2
+    allocated = sum(max(0, event.self_cpu_memory_usage) for event in profile.key_averages())
+    assert allocated < 1e6
+
+
+def test_an_image_that_no_machine_could_hold():
+    table = trace(conv(3, 64, 3, padding=1), (3, 200_000, 200_000))
+    assert table.rows[0].output_shape == (64, 200_000, 200_000)
+
+
+def test_tensors_made_in_forward_take_no_memory_either():
+    net = Net(lambda net, x: net.a(x + torch.arange(2e5) + torch.tensor([1.0])), a=conv(1, 1, 1))
+    assert trace(net, (1, 200_000, 200_000)).total_macs == 200_000**2
+
+
+def test_a_failure_takes_no_memory_either():
+    net = nn.Sequential(conv(1, 1, 3), nn.Linear(10, 10))
+    assert "in_features=10" in message_of(net, (1, 200_000, 200_000))
+
+
+NEED_NUMBERS = {
+    "if": lambda net, x: net.a(x) if x.sum() == 0 else x,
+    "item": lambda net, x: net.a(x) * x.max().item(),
+    "numpy": lambda net, x: net.a(torch.from_numpy(x.numpy())),
+    "nonzero": lambda net, x: net.a(x)[:, :, torch.nonzero(x[0, 0, 0] == 0)[:, 0]],
+}
+
+
+@pytest.mark.parametrize("needs", NEED_NUMBERS)
+def test_networks_that_need_numbers_run_on_their_own_device(needs):
+    table = trace(Net(NEED_NUMBERS[needs], a=conv(1, 2, 3, padding=1)), (1, 8, 8))
+    row = next(row for row in table.rows if row.name == "a")
+    assert (row.output_shape, row.params, row.macs) == ((2, 8, 8), 18, 1152)
+    assert row.receptive_field == (None if needs == "numpy" else 3)  # numpy does not tell torch
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_other_dtypes(dtype):
+    assert trace(small_net().to(dtype), (1, 28, 28)).total_params == 40 + 8 + 7850
+
+
+def test_a_lazy_network_stays_lazy():
+    net = nn.Sequential(nn.LazyConv2d(4, 3), nn.Flatten(), nn.LazyLinear(10))
+    assert trace(net, (1, 8, 8)).total_params == 40 + 1450
+    assert net[0].has_uninitialized_params() and net[2].has_uninitialized_params()
+
+
+def test_reparametrised_layers():
+    with pytest.warns(FutureWarning):
+        old = nn.utils.weight_norm(nn.Conv2d(1, 4, 3))
+    new = nn.utils.parametrizations.weight_norm(nn.Conv2d(4, 4, 3))
+    table = trace(nn.Sequential(old, new), (1, 8, 8))
+    assert table.total_params == (36 + 4 + 4) + (144 + 4 + 4)
+    assert table.total_macs == 36 * 36 + 144 * 16
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+def test_the_callers_grad_mode_does_not_matter(context):
+    with context():
+        inside = trace(small_net(), (1, 28, 28))
+    assert inside == trace(small_net(), (1, 28, 28))
+
+
+# It leaves the network as it found it
+
+
+class Diary(nn.Module):
+    """A network with a state of every kind, some of which its forward changes."""
+
+    def __init__(self, last):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3)
+        self.norm = nn.BatchNorm2d(4)
+        self.dropout = nn.Dropout()
+        self.last = last
+        self.register_buffer("calls", torch.zeros(1))
+        self.seen = None
+
+    def forward(self, x):
+        self.calls += 1
+        self.seen = self.norm(self.conv(x))
+        noise = torch.rand(3).sum()
+        return self.last(self.dropout(self.seen) * noise)
+
+
+def diary(last):
+    torch.manual_seed(0)
+    net = Diary(last).train()
+    net.norm.eval()
+    net(torch.rand(2, 1, 8, 8)).sum().backward()
+    net.conv.register_forward_hook(lambda *_: None)
+    net.register_forward_pre_hook(lambda *_: None)
+    net.seen = "untouched"
+    return net
+
+
+def hooks_of(module):
+    return {key: dict(value) for key, value in vars(module).items() if key.endswith("hooks")}
+
+
+def everything(net):
+    """Write down all that a run could change."""
+    tensors = [*net.parameters(), *net.buffers()]
+    return {
+        "modes": [module.training for module in net.modules()],
+        "hooks": [hooks_of(module) for module in net.modules()],
+        "global hooks": {
+            key: dict(value)
+            for key, value in vars(torch_module).items()
+            if key.startswith("_global") and isinstance(value, dict)
+        },
+        "attributes": [sorted(vars(module)) for module in net.modules()],
+        "identities": [(id(x), x.data_ptr(), x.device, x.requires_grad) for x in tensors],
+        "values": [x.tolist() for x in tensors],
+        "versions": [x._version for x in tensors],
+        "gradients": [(id(p.grad), p.grad.tolist()) for p in net.parameters()],
+        "seen": net.seen,
+        "random state": torch.get_rng_state().tolist(),
+        "grad mode": torch.is_grad_enabled(),
+        "attention": torch.backends.mha.get_fastpath_enabled(),
+        "new tensors": torch.empty(0).device,
+    }
+
+
+def break_late(x):
+    raise RuntimeError("the last layer breaks")
+
+
+@pytest.mark.parametrize(
+    ("run_last", "fails"),
+    [
+        (lambda x: x, False),
+        (lambda x: x * x.sum().item(), False),
+        (break_late, True),
+        (lambda x: break_late(x.sum().item()), True),
+    ],
+    ids=["meta", "real", "failing on meta", "failing for real"],
+)
+def test_nothing_is_left_behind(run_last, fails):
+    last = Net(lambda net, x: x)
+    net = diary(last)
+    last.steps = lambda net, x: run_last(x)
+    before = everything(net)
+    if fails:
+        with pytest.raises(ValueError, match="the last layer breaks"):
+            trace(net, (1, 8, 8))
+    else:
+        trace(net, (1, 8, 8))
+    after = everything(net)
+    for kind in before:
+        assert after[kind] == before[kind], kind
+
+
+def test_it_runs_in_eval_mode_without_gradients_on_true_parameters():
+    def forward(net, x):
+        notes.append((net.training, torch.is_grad_enabled(), type(net.scale)))
+        return x * net.scale
+
+    notes = []
+    net = Net(forward, scale=nn.Parameter(torch.ones(1))).train()
+    trace(net, (1, 4, 4))
+    assert notes == [(False, False, nn.Parameter)] and net.training
+
+
+# When the network fails
+
+
+def message_of(net, shape):
+    with pytest.raises(ValueError) as caught:
+        trace(net, shape)
+    assert caught.value.__cause__ is not None
+    return str(caught.value)
+
+
+def test_a_failure_names_layer_got_wanted_and_what_ran():
+    net = Net(
+        lambda net, x: net.conv2(net.stem(x)),
+        stem=nn.Sequential(nn.Conv2d(1, 16, 3, padding=1), nn.ReLU()),
+        conv2=nn.Conv2d(32, 64, 3),
+    )
+    first, second, third = message_of(net, (1, 8, 8)).splitlines()
+    assert first == (
+        "conv2 (Conv2d) got (1, 16, 8, 8) but wants in_channels=32: "
+        "set in_channels=16, or give it 32."
+    )
+    assert second == "Ran before it: stem.0 (Conv2d) -> 16x8x8, stem.1 (ReLU) -> 16x8x8."
+    assert third.startswith("The error: ")
+
+
+@pytest.mark.parametrize(
+    ("layer", "expected"),
+    [
+        (nn.Linear(100, 10), "got (1, 1, 8, 8) but wants in_features=100: set in_features=8"),
+        (nn.BatchNorm2d(3), "got (1, 1, 8, 8) but wants num_features=3: set num_features=1"),
+        (nn.GroupNorm(1, 3), "got (1, 1, 8, 8) but wants num_channels=3: set num_channels=1"),
+        (nn.ConvTranspose2d(3, 1, 2), "got (1, 1, 8, 8) but wants in_channels=3"),
+        (nn.Conv2d(1, 4, 9), "The error: Calculated padded input size per channel: (8 x 8). K"),
+        (nn.MaxPool2d(9), "The error: Given input size: (1x8x8). Calculated output size: (1x0"),
+        (Net(lambda net, x: torch.cat([x, x[:, :, 1:]], 1)), "1 (Net) got (1, 1, 8, 8).\n"),
+        (Net(lambda net, x: x.nope), "The error: 'Tensor' object has no attribute 'nope'"),
+    ],
+)
+def test_failures_say_what_was_wanted(layer, expected):
+    message = message_of(nn.Sequential(nn.ReLU(), layer), (1, 8, 8))
+    assert expected in message
+    assert message.startswith("1 (")
+    assert "Ran before it: 0 (ReLU) -> 1x8x8." in message
+
+
+def test_a_failure_at_the_start_and_after_many_layers():
+    assert "Ran before it: nothing." in message_of(conv(3, 1, 1), (1, 8, 8))
+    many = nn.Sequential(*(nn.Identity() for _ in range(9)), conv(3, 1, 1))
+    assert "Ran before it: 6 (Identity)" in message_of(many, (1, 8, 8))
+
+
+def test_a_failure_on_real_numbers_is_told_too():
+    net = Net(lambda net, x: net.a(x * x.sum().item()), a=conv(3, 1, 1))
+    assert message_of(net, (1, 8, 8)).startswith("a (Conv2d) got (1, 1, 8, 8) but wants in_chan")
+
+
+def test_a_network_that_cannot_be_copied():
+    net = nn.ReLU()
+    net.stream = (number for number in range(3))
+    assert "copy.deepcopy" in message_of(net, (1, 8, 8))
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((nn.ReLU, (1, 8, 8)), r"net=<class .*ReLU'> must be an nn.Module: build the network"),
+        ((nn.ReLU(), (8, 8)), r"input_shape=\(8, 8\) must be \(channels, height, width\).*try"),
+        ((nn.ReLU(), (1, 3, 8, 8)), r"input_shape=\(1, 3, 8, 8\) must be .* without the batch"),
+        ((nn.ReLU(), 28), r"input_shape=28 must be \(channels, height, width\)"),
+        ((nn.ReLU(), (0, 8, 8)), r"channels=0 in input_shape=.* whole number, 1 or more: try"),
+        ((nn.ReLU(), (1, -8, 8)), r"height=-8 in input_shape"),
+        ((nn.ReLU(), (1, 8, 8.0)), r"width=8.0 in input_shape"),
+        ((nn.ReLU(), (True, 8, 8)), r"channels=True in input_shape"),
+        ((nn.ReLU(), (1, 8, 8), 0), r"depth=0 must be a whole number, 1 or more, or None.*depth=1"),
+        ((nn.ReLU(), (1, 8, 8), 1.5), r"depth=1.5 must be"),
+        ((nn.ReLU(), (1, 8, 8), True), r"depth=True must be"),
+    ],
+)
+def test_refusals(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        trace(*arguments)
+
+
+# In a notebook
+
+
+class Cells(HTMLParser):
+    """Collects the lines of an HTML table, and all attributes."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.lines, self.attributes, self.bars, self.open_tags = [], set(), [], []
+        self.feed(html)
+        assert not self.open_tags
+
+    def handle_starttag(self, tag, attributes):
+        self.open_tags.append(tag)
+        self.attributes |= {name for name, _ in attributes}
+        if tag == "tr":
+            self.lines.append([])
+        if tag in ("td", "th"):
+            self.lines[-1].append("")
+        if tag == "span":
+            self.bars.append(dict(attributes)["style"])
+
+    def handle_endtag(self, tag):
+        assert self.open_tags.pop() == tag
+
+    def handle_data(self, data):
+        if self.lines and self.open_tags and self.open_tags[-1] in ("td", "th"):
+            self.lines[-1][-1] += data.strip()
+
+
+def test_html_holds_the_same_table_and_the_shares():
+    table = trace(nn.Sequential(conv(1, 1, 2), conv(1, 3, 1)), (1, 5, 5))  # 4 and 3; 64 and 48
+    html = table._repr_html_()
+    page = Cells(html)
+    assert page.lines == [
+        ["Layer", "Kind", "Output", "Params", "", "MACs", "", "Field"],
+        ["0", "Conv2d", "1x4x4", "4", "57.1%", "64", "57.1%", "2"],
+        ["1", "Conv2d", "3x4x4", "3", "42.9%", "48", "42.9%", "2"],
+        ["Total", "", "", "7", "", "112", "", ""],
+    ]
+    assert page.attributes == {"style"}
+    assert [bar.split(";")[1] for bar in page.bars] == ["width:60px"] * 2 + ["width:45px"] * 2
+    assert html == trace(nn.Sequential(conv(1, 1, 2), conv(1, 3, 1)), (1, 5, 5))._repr_html_()
+
+
+def test_html_of_a_network_without_parameters_and_with_an_odd_name():
+    odd = type("Net<b>", (nn.ReLU,), {})
+    page = trace(odd(), (1, 4, 4))._repr_html_()
+    assert "<b>" not in page and "Net&lt;b&gt;" in page
+    assert Cells(page).bars == []
+
+
+def test_html_of_resnet18_is_of_modest_size():
+    table = trace(network("resnet18"), (3, 96, 96))
+    assert len(table._repr_html_()) < 30_000
+    assert repr(table) == str(table)
