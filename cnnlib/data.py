@@ -36,13 +36,14 @@ UNPACKED_MD5 = {
 class Batches:
     """Labelled images that stay on the device, and are iterated a batch at a time.
 
-    Each pass yields (images, labels): images float32 (N, C, H, W) with values in 0..1, as torchvision's
-    ToTensor has them, and labels int64. The last batch may be short.
+    Each pass yields (images, labels): images float32 (N, C, H, W) with values in 0..1, as
+    torchvision's ToTensor has them, and labels int64. The last batch may be short.
 
     Args:
         images: Bytes (count, C, h, w).
         labels: Class indices (count,), or (count, H, W) with a class for every pixel.
-        size: (H, W), in pixels, of the images that are yielded: they are resized a batch at a time.
+        size: (H, W), in pixels, of the images that are yielded. They are resized a batch at a time,
+            and rounded to bytes, as PIL does it.
         batch_size: Images in a batch.
         shuffle: Whether each pass has an order of its own.
         seed: Decides the orders. They are drawn on the CPU, so every device has the same.
@@ -78,10 +79,10 @@ class Batches:
 
     def take(self, chosen):
         """Return the images with these indices, resized, and their labels."""
-        images = self.images[chosen].float() / 255
+        images = self.images[chosen].float()
         if images.shape[-2:] != self.size:
-            images = F.interpolate(images, self.size, mode="bilinear", antialias=True)
-        return images, self.labels[chosen]
+            images = F.interpolate(images, self.size, mode="bilinear", antialias=True).round()
+        return images / 255, self.labels[chosen]
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,7 @@ def fashion_mnist(
         ValueError: A size or a count is out of range, or the folder is not one.
     """
     size = check_size(size)
-    check_count("batch_size", batch_size, max(COUNTS.values()))
+    check_count("batch_size", batch_size)
     keep = {"train": train, "test": test}
     for part, count in keep.items():
         keep[part] = check_count(part, COUNTS[part] if count is None else count, COUNTS[part])
@@ -275,20 +276,22 @@ def socket_timeout(seconds):
 # Refusals
 
 
-def check_count(name, value, most):
-    """Return a number of images that is a whole number from 1 to `most`."""
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+def check_count(name, value, most=None):
+    """Return a number of images, which must be whole, at least 1, and at most `most`."""
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not whole or value < 1 or (most and value > most):
+        limit = f"from 1 to {most:,}" if most else "from 1"
         raise ValueError(
-            f"{name}={value!r} must be a whole number from 1 to {most:,}: try {name}={min(most, 128)}"
+            f"{name}={value!r} must be a whole number {limit}: try {name}={min(most or 128, 128)}"
         )
     return value
 
 
 def check_size(size):
     """Return a size, a side or (height, width) in pixels, as (height, width)."""
-    sides = (size, size) if isinstance(size, int) else tuple(size)
+    sides = size if isinstance(size, tuple | list) else (size, size)
     if len(sides) != 2 or not all(isinstance(side, int) and side >= 1 for side in sides):
         raise ValueError(
             f"size={size!r} must be a number of pixels from 1, or (height, width): try size=28"
         )
-    return sides
+    return tuple(sides)

@@ -72,7 +72,7 @@ def engine(device, precision="auto"):
 def bf16_pays(device_type):
     """Say whether bfloat16 products are much faster than float32 ones on this machine.
 
-    A CUDA device is asked for its hardware support. Of a CPU the feature flags tell too little: some
+    A CUDA device is asked for its hardware support. Of a CPU the feature flags say too little: some
     list bfloat16 instructions that run at half the float32 rate, others gain threefold. So a CPU is
     timed on a small matrix product, once a process, in about 20 ms.
     """

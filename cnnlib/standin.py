@@ -35,7 +35,7 @@ def draw(count, seed=0):
 
 
 class _Sheet:
-    """The pixel coordinates of `count` images, each in a pose of its own, and their random numbers."""
+    """The pixels of `count` images, each in a pose of its own, and their random numbers."""
 
     def __init__(self, count, generator):
         self.count, self.generator = count, generator
@@ -64,11 +64,11 @@ class _Sheet:
         stripes = self.chance(0.2) * self.vary(0.1, 0.4) * wave.sin()
         print_ = self.chance(0.25) * self.vary(0.2, 0.5) * self.noise(14)
         folds = 0.12 * self.noise(5) + 0.06 * self.noise(SIDE)
-        return self.vary(0.4, 0.95) + stripes + print_ + folds
+        return (self.vary(0.4, 0.95) + stripes + print_ + folds).clamp(min=0.2)
 
 
 def _curve(at, *knots):
-    """The broken line through the knots (position, value), level before the first and after the last."""
+    """The broken line through the knots (position, value), level beyond its ends."""
     value = knots[0][1]
     for (start, low), (end, high) in pairwise(knots):
         value = value + (high - low) * ((at - start) / (end - start)).clamp(0, 1)
@@ -91,6 +91,7 @@ def _upper(s, hem, flare, cuff, reach, neck):
     """Everything with a neck and two arms: the region it covers, the seams of its sleeves darker.
 
     Args:
+        s: the sheet to draw on
         hem: y of its lower edge
         flare: how much wider it is at the hem
         cuff: y where the sleeves end
@@ -116,7 +117,7 @@ def _badge(s):
 
 
 def _tshirt(s):
-    cuff = s.vary(8, 12) + 12 * s.chance(0.08)
+    cuff = s.vary(8, 12) + 12 * s.chance(0.05)
     region = _upper(s, s.vary(24, 27), s.vary(-0.5, 1), cuff, s.vary(3.5, 5.5), s.vary(1, 4))
     return region * (s.fabric() + _badge(s))
 
@@ -132,7 +133,7 @@ def _trouser(s):
 
 
 def _pullover(s):
-    hem = s.vary(23, 26.5)
+    hem = s.vary(22, 25.5)
     region = _upper(s, hem, s.vary(-1, 0.5), s.vary(22, 27), s.vary(3, 5), s.vary(0, 2.5))
     rib = _span(s.y, hem - 2, hem) * s.vary(-0.3, 0.1)
     return region * (s.fabric() + _badge(s) + rib)
@@ -153,7 +154,7 @@ def _dress(s):
 def _coat(s):
     side = s.x.abs()
     region = _upper(s, s.vary(25.5, 27.5), s.vary(0, 2.5), s.vary(22, 27), s.vary(3, 4.5), 1.5)
-    opening = _span(side, -9, s.vary(0, 0.5)) * s.vary(0.1, 0.6)
+    opening = _span(side, -9, s.vary(0, 0.5)) * s.vary(0.2, 0.7)
     lapels = _span(side, -9, _curve(s.y, (1, 3.5), (s.vary(7, 13), 0))) * s.vary(-0.35, 0.2)
     return region * (s.fabric() - opening + lapels)
 
@@ -182,11 +183,11 @@ def _ring(s, x, y, width, height):
 
 def _shirt(s):
     side = s.x.abs()
-    cuff = s.vary(22, 27) - 13 * s.chance(0.25)
+    cuff = s.vary(22, 27) - 13 * s.chance(0.2)
     region = _upper(s, s.vary(25, 27.5), s.vary(-0.5, 1.5), cuff, s.vary(3, 5), s.vary(1, 3))
-    buttons = _span(side, -9, 0) * (s.y * s.vary(1.2, 2)).sin() * s.vary(0.1, 0.5)
-    collar = _span(side, s.vary(0.5, 1.5), s.vary(3, 4)) * _span(s.y, 0, s.vary(3, 5))
-    return region * (s.fabric() - buttons + collar * s.vary(-0.4, 0.3))
+    buttons = _span(side, -9, 0.3) * (s.y * s.vary(1.2, 2)).sin() * s.vary(0.2, 0.6)
+    collar = _span(side, s.vary(0.5, 1.5), s.vary(3, 4)) * _span(s.y, 0, s.vary(4, 6))
+    return region * (s.fabric() - buttons + collar * s.vary(0, 0.5))
 
 
 def _sneaker(s):

@@ -26,7 +26,7 @@ def budget():
     wanted = os.environ.get("CNNLIB_BUDGET") or ("full" if torch.cuda.is_available() else "quick")
     if wanted not in ("full", "quick"):
         raise ValueError(
-            f"CNNLIB_BUDGET={wanted!r} must be 'full' or 'quick': unset it to let the machine decide"
+            f"CNNLIB_BUDGET={wanted!r} must be 'full' or 'quick': unset it, and the machine decides"
         )
     return wanted
 
@@ -57,8 +57,8 @@ def fit(
 ):
     """Train a network, and evaluate it on the test images after each epoch.
 
-    The network moves to the device of the data and is trained in place. One row is printed an epoch;
-    in a notebook a curve moves meanwhile, and a picture of all epochs stays. The Stop button
+    The network moves to the device of the data and is trained in place. One row is printed an
+    epoch; in a notebook a curve moves meanwhile, and a picture of all epochs stays. The Stop button
     (KeyboardInterrupt) ends training early, and the network keeps what it has learned.
 
     Args:
@@ -67,8 +67,8 @@ def fit(
         epochs: Passes over the training images.
         lr: Learning rate; the schedule multiplies or replaces it.
         optimizer: A function (parameters, lr) -> optimizer. None: `sgd`.
-        schedule: A function (optimizer, steps) -> learning rate scheduler, stepped after each batch.
-            None: `constant`.
+        schedule: A function (optimizer, steps) -> learning rate scheduler, stepped after each
+            batch. None: `constant`.
         loss: A function (outputs, labels) -> mean loss of the batch. None: the cross-entropy.
         seed: Decides the order of the images and what dropout drops. The first weights are yours.
         precision: "fp32", "bf16", or "auto" for what this machine does best.
@@ -167,13 +167,23 @@ class Metrics:
         """The fraction of labels that were predicted."""
         return (self.confusion.trace() / self.confusion.sum()).item()
 
+    @property
+    def mean_iou(self):
+        """The mean, over the classes that occur, of intersection over union.
+
+        Of the pixels that are a class or were taken for it, the fraction that are both.
+        """
+        both = self.confusion.diag()
+        either = self.confusion.sum(0) + self.confusion.sum(1) - both
+        return (both / either)[either > 0].mean().item()
+
 
 class Diverged(FloatingPointError):
     """The loss became infinite or not a number. `history` holds the epochs before."""
 
 
 class Tally:
-    """The sums of one epoch. They stay on the device: reading one makes the CPU wait for the GPU."""
+    """The sums of one epoch, on the device: reading one makes the CPU wait for the GPU."""
 
     def __init__(self, epoch, device):
         self.epoch = epoch

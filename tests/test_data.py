@@ -4,10 +4,13 @@ The archives here are small ones that the tests make, with checksums to match, s
 without a network. Where CNNLIB_DATA names the real archives, those are read as well.
 """
 
+import functools
 import gzip
 import hashlib
 import multiprocessing
 import os
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -114,12 +117,16 @@ def test_a_damaged_archive_does_not_matter_once_it_is_unpacked(folder):
 def test_a_damaged_archive_is_named_and_fetched_again(folder, capsys, monkeypatch):
     path = folder / "FashionMNIST" / "raw" / "t10k-labels-idx1-ubyte.gz"
     whole = path.read_bytes()
-    server = folder / "server"
-    server.mkdir()
-    (server / path.name).write_bytes(whole)
-    monkeypatch.setattr(FashionMNIST, "mirrors", [server.as_uri() + "/"])
+    site = folder / "site"
+    site.mkdir()
+    (site / path.name).write_bytes(whole)
     path.write_bytes(whole[:20])
-    assert fashion_mnist(root=folder).source == "Fashion-MNIST"
+    serve = functools.partial(SimpleHTTPRequestHandler, directory=site)
+    with ThreadingHTTPServer(("127.0.0.1", 0), serve) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(FashionMNIST, "mirrors", [f"http://127.0.0.1:{server.server_port}/"])
+        assert fashion_mnist(root=folder).source == "Fashion-MNIST"
+        server.shutdown()
     assert path.read_bytes() == whole
     assert "t10k-labels-idx1-ubyte.gz is damaged or half-written" in capsys.readouterr().out
 
@@ -254,7 +261,7 @@ def test_resizing_equals_pils_bilinear(size):
     assert images.shape[1:] == data.shape == (1, *size)
     for image, original in zip(images, data.test.images, strict=True):
         pil = Image.fromarray(original[0].numpy()).resize(size[::-1], Image.Resampling.BILINEAR)
-        difference = np.abs(image[0].numpy() * 255 - np.asarray(pil, dtype=float))
+        difference = np.abs((image[0] * 255).round().numpy() - np.asarray(pil, dtype=float))
         assert difference.max() <= 1
 
 
@@ -308,7 +315,7 @@ def test_each_garment_resembles_its_own_kind_most():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"batch_size": 0}, r"batch_size=0 must be a whole number from 1 to .*: try batch_size=128"),
+        ({"batch_size": 0}, "batch_size=0 must be a whole number from 1: try batch_size=128"),
         ({"batch_size": 2.5}, r"batch_size=2\.5 must be a whole number"),
         ({"train": 0}, r"train=0 must be a whole number from 1 to 60,000: try train=128"),
         ({"train": 60_001}, "train=60001 must be a whole number from 1 to 60,000"),

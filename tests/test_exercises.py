@@ -2,8 +2,9 @@
 
 import ast
 
-import notebooks
 import pytest
+
+import notebooks
 
 EXERCISES = [
     (path, i)

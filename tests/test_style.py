@@ -3,8 +3,9 @@
 import re
 from statistics import median
 
-import notebooks
 import pytest
+
+import notebooks
 
 IGNORED = {"nbval-ignore-output", "nbval-skip"}
 MACHINE_PATH = re.compile(r"/(?:root|home|Users|tmp|work|usr|opt|var)/|[A-Z]:\\\\")

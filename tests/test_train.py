@@ -168,6 +168,12 @@ def test_evaluate_takes_a_class_for_every_pixel():
     assert metrics.confusion[1, 2] == ((batches.labels == 1) & (predicted == 2)).sum()
 
 
+def test_mean_iou_by_hand():
+    """Class 0: 3 of 3 + 1 + 1 pixels; class 1: 2 of 2 + 1 + 1; class 2 never occurs."""
+    confusion = torch.tensor([[3, 1, 0], [1, 2, 0], [0, 0, 0]])
+    assert Metrics(0.0, confusion).mean_iou == pytest.approx((3 / 5 + 2 / 4) / 2)
+
+
 def test_evaluate_trains_nothing():
     data, net = ToyData(), nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(16, 4))
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}

@@ -7,18 +7,19 @@ def conv_bn(in_channels, out_channels, kernel, stride=1, groups=1):
     """Build a convolution and the batch normalisation that follows it.
 
     Shape:
-        (N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride)), odd kernels
+        (N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride)), for an odd
+        kernel
 
     Args:
         in_channels: Channels that arrive.
         out_channels: Channels that leave.
-        kernel: Side of the kernel in pixels. The input is padded with kernel // 2 zeros on each side.
+        kernel: Side of the kernel in pixels. The input is padded with kernel // 2 zeros a side.
         stride: Step of the kernel in pixels.
         groups: Groups of channels that do not mix.
 
     Source:
-        Ioffe and Szegedy 2015. The convolution has no bias: the normalisation subtracts the mean, and
-        any bias with it.
+        Ioffe and Szegedy 2015. The convolution has no bias: the normalisation subtracts the mean,
+        and any bias with it.
     """
     return nn.Sequential(
         nn.Conv2d(
@@ -42,9 +43,9 @@ def conv_bn_relu(in_channels, out_channels, kernel, stride=1, groups=1):
 def he_init(net):
     """Draw every convolution's weights from N(0, 2 / fan_out), in place.
 
-    fan_out is out_channels x kernel area: a ReLU halves the variance of what passes it, the 2 gives it
-    back, so gradients keep their size from layer to layer. Batch normalisation starts at scale 1 and
-    shift 0, which is PyTorch's default.
+    fan_out is out_channels x kernel area: a ReLU halves the variance of what passes it, the 2 gives
+    it back, so gradients keep their size from layer to layer. Batch normalisation starts at scale 1
+    and shift 0, which is PyTorch's default.
 
     Source:
         He et al. 2015, section 2.2, "backward propagation case".

@@ -64,7 +64,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """A 1x1 convolution to a quarter of the channels, a 3x3 there, a 1x1 back, beside a shortcut.
+    """A 1x1 convolution to a quarter of the channels, a 3x3, a 1x1 back, beside a shortcut.
 
     Shape:
         (N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))
@@ -76,8 +76,8 @@ class Bottleneck(nn.Module):
         He et al. 2016, figure 5 right.
 
     Departures:
-        The paper strides the first 1x1, which skips three of four pixels. Here the 3x3 strides, as in
-        torchvision (version "1.5").
+        The paper strides the first 1x1, which skips three of four pixels. Here the 3x3 strides, as
+        in torchvision (version "1.5").
     """
 
     def __init__(self, in_channels, out_channels, stride=1):

@@ -14,9 +14,9 @@ def lenet(in_channels=1, num_classes=10):
 
     Departures:
         Sigmoid for the scaled tanh, plain average pooling for the trainable one, every map of the
-        second convolution sees all six of the first, a linear head for the Gaussian one; 28x28 padded
-        by 2 in place of 32x32. Weights start as Glorot and Bengio 2010 have it: with sigmoids,
-        PyTorch's default barely learns.
+        second convolution sees all six of the first, a linear head for the Gaussian one; 28x28
+        padded by 2 in place of 32x32. Weights start as Glorot and Bengio 2010 have it: with
+        sigmoids, PyTorch's default barely learns.
     """
     net = nn.Sequential(
         nn.Conv2d(in_channels, 6, 5, padding=2),

@@ -5,7 +5,7 @@ from torch import nn
 from cnnlib.blocks.conv import conv_bn_relu, he_init
 from cnnlib.blocks.residual import BasicBlock, Bottleneck, PlainBlock
 
-# He et al. 2016, table 1: (blocks, channels that leave each block) for the stages conv2_x to conv5_x.
+# He et al. 2016, table 1: (blocks, channels that leave each block) for stages conv2_x to conv5_x.
 LAYERS_18 = [(2, 64), (2, 128), (2, 256), (2, 512)]
 LAYERS_34 = [(3, 64), (4, 128), (6, 256), (3, 512)]
 LAYERS_50 = [(3, 256), (4, 512), (6, 1024), (3, 2048)]
@@ -27,7 +27,7 @@ class ResNet(nn.Module):
     """A stem, four stages of one block, global average pooling, one linear layer.
 
     Shape:
-        (N, in_channels, H, W) -> (N, num_classes). The last stage works at H / 32 x W / 32, rounded up.
+        (N, in_channels, H, W) -> (N, num_classes); the last stage works at H / 32 x W / 32
 
     Args:
         block: The class of the block, called with (in_channels, out_channels, stride).
