@@ -187,9 +187,8 @@ def _axes_after(op, args, result, sources, axes_of_sources):
     axes, rule, x = _union(axes_of_sources), op.overloadpacket, sources[0]
     if None in axes:
         return None
-    if all(axis.shift == 0 for axis in axes):
-        return axes
-    if torch.Tag.pointwise in op.tags or rule in _PLACE_BY_PLACE:
+    all_see_the_same = not any(axis.shift for pair in axes_of_sources for axis in pair)
+    if all_see_the_same or torch.Tag.pointwise in op.tags or rule in _PLACE_BY_PLACE:
         return axes
     if rule in (aten.cat, aten.stack):
         return axes if _is_map(axes, result) == _is_map(axes_of_sources[0], x) else None
