@@ -134,7 +134,8 @@ def _html_line(cells, params_bar="", macs_bar="", tag="td"):
         for cell, side in zip(cells, _SIDES, strict=True)
     ]
     for place, bar in ((5, macs_bar), (4, params_bar)):  # after their numbers, last one first
-        columns.insert(place, f'<{tag} style="text-align:left">{bar}</{tag}>')
+        style = "text-align:left;white-space:nowrap"
+        columns.insert(place, f'<{tag} style="{style}">{bar}</{tag}>')
     return f"<tr>{''.join(columns)}</tr>"
 
 
