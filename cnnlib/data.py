@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import socket
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +32,9 @@ UNPACKED_MD5 = {
     "t10k-images-idx3-ubyte": "8181f5470baa50b63fa0f6fddb340f0a",
     "t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965",
 }
+
+
+UNREACHABLE = set()  # folders for which this process has tried a download in vain
 
 
 class Batches:
@@ -85,7 +89,7 @@ class Batches:
         return images / 255, self.labels[chosen]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Data:
     """A data set for `fit`: its training and test batches, and what they are.
 
@@ -123,8 +127,11 @@ class Data:
         )
         return f"{self.banner}\n{line}" if self.banner else line
 
+    __repr__ = __str__
+
     def show(self, count=16):
         """Draw the first training images with the names of their classes."""
+        count = min(count, len(self.train.labels))
         images, labels = self.train.take(torch.arange(count, device=self.device))
         figure = plots.image_grid(images, [self.classes[label] for label in labels])
         if self.banner:
@@ -161,12 +168,14 @@ def fashion_mnist(
     keep = {"train": train, "test": test}
     for part, count in keep.items():
         keep[part] = check_count(part, COUNTS[part] if count is None else count, COUNTS[part])
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = check_device(device)
+    check_seed(seed)
     folder = data_folder(root)
     try:
-        fetch(folder)
+        folder = fetch(folder)
         source = REAL
-    except (OSError, RuntimeError):  # no network, a full disk, a server that is down
+    except (OSError, RuntimeError) as error:  # no network, a full disk, a server that is down
+        print(f"Fashion-MNIST is not to be had: {error}")
         source = STAND_IN
     generator = torch.Generator().manual_seed(seed)
     batches = {}
@@ -203,7 +212,7 @@ def data_folder(root):
     if folder is None:
         name, folder = "CNNLIB_DATA", os.environ.get("CNNLIB_DATA") or user_cache_path("cnnlib")
     folder = Path(folder).expanduser()
-    if folder.exists() and not folder.is_dir():
+    if any(part.exists() and not part.is_dir() for part in (folder, *folder.parents)):
         raise ValueError(
             f"{name}={str(folder)!r} must be a folder: name the one that holds FashionMNIST/raw, "
             "or a new one"
@@ -215,7 +224,12 @@ def fetch(folder):
     """Make sure that the four unpacked files are in the folder, whole.
 
     Of a damaged or half-written file the name is printed; it is unpacked or downloaded again. One
-    process at a time does that.
+    process at a time does that. A download that failed is not tried again by this process. Archives
+    that lie directly in the folder are copied to where torchvision looks for them, and those in a
+    folder that cannot be written, into the user's cache.
+
+    Returns:
+        The folder that has them in its FashionMNIST/raw.
 
     Raises:
         OSError: They cannot be had.
@@ -223,15 +237,39 @@ def fetch(folder):
     """
     raw = folder / "FashionMNIST" / "raw"
     if not missing(raw):
-        return
+        return folder
+    given = next((place for place in (folder, raw) if has_archives(place)), None)
+    if given and not os.access(given, os.W_OK):
+        folder = user_cache_path("cnnlib")
+        raw = folder / "FashionMNIST" / "raw"
     raw.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / "fashion_mnist.lock"):
         remove_damaged(raw)
+        if missing(raw) and given and given != raw:
+            for name, _ in FashionMNIST.resources:
+                shutil.copyfile(given / name, raw / name)
         if missing(raw):
-            with socket_timeout(10):
-                FashionMNIST(folder, download=True)
+            download(folder, raw)
         if missing(raw):
             raise OSError(f"still damaged after unpacking: {', '.join(missing(raw))}")
+    return folder
+
+
+def has_archives(place):
+    """Whether all four archives lie in a folder, whole."""
+    return all(md5(place / name) == expected for name, expected in FashionMNIST.resources)
+
+
+def download(folder, raw):
+    """Unpack what is there and download what is not; after a failure, not again."""
+    if folder in UNREACHABLE and not has_archives(raw):
+        raise OSError("a download failed before; restart the kernel to try again")
+    try:
+        with socket_timeout(10):
+            FashionMNIST(folder, download=True)
+    except (OSError, RuntimeError):
+        UNREACHABLE.add(folder)
+        raise
 
 
 def missing(raw):
@@ -287,10 +325,27 @@ def check_count(name, value, most=None):
     return value
 
 
+def check_device(device):
+    """Return the device, None being the GPU where there is one; it must be there."""
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"device={str(device)!r} must be a device of this machine: try device='cpu'"
+        ) from error
+
+
+def check_seed(seed):
+    """Refuse a seed that is not a whole number."""
+    if not isinstance(seed, int):
+        raise ValueError(f"seed={seed!r} must be a whole number: try seed=0")
+
+
 def check_size(size):
     """Return a size, a side or (height, width) in pixels, as (height, width)."""
     sides = size if isinstance(size, tuple | list) else (size, size)
-    if len(sides) != 2 or not all(isinstance(side, int) and side >= 1 for side in sides):
+    if len(sides) != 2 or not all(type(side) is int and side >= 1 for side in sides):
         raise ValueError(
             f"size={size!r} must be a number of pixels from 1, or (height, width): try size=28"
         )

@@ -162,9 +162,41 @@ def test_a_folder_that_is_not_one_is_refused(tmp_path, monkeypatch):
     path.write_bytes(b"")
     with pytest.raises(ValueError, match=r"root='.*archive\.gz' must be a folder: name the one"):
         fashion_mnist(root=path)
+    with pytest.raises(ValueError, match=r"root='.*archive\.gz/below' must be a folder"):
+        fashion_mnist(root=path / "below")
     monkeypatch.setenv("CNNLIB_DATA", str(path))
     with pytest.raises(ValueError, match=r"CNNLIB_DATA='.*archive\.gz' must be a folder"):
         fashion_mnist()
+
+
+def test_archives_in_a_folder_that_cannot_be_written_are_read(folder, tmp_path, monkeypatch):
+    cache = tmp_path / "cache"
+    monkeypatch.setattr(module, "user_cache_path", lambda name: cache)
+    monkeypatch.setattr(module.os, "access", lambda path, mode: cache in Path(path).parents)
+    before = sorted(folder.joinpath("FashionMNIST", "raw").iterdir())
+    assert fashion_mnist(root=folder).source == "Fashion-MNIST"
+    assert sorted(folder.joinpath("FashionMNIST", "raw").iterdir()) == before
+    assert not (folder / "fashion_mnist.lock").exists()
+
+
+def test_root_may_hold_the_archives_directly(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "user_cache_path", lambda name: tmp_path / "cache")
+    assert fashion_mnist(root=folder / "FashionMNIST" / "raw").source == "Fashion-MNIST"
+
+
+def test_a_failed_download_is_said_and_not_tried_again(nowhere, monkeypatch, capsys):
+    tries = []
+    monkeypatch.setattr(FashionMNIST, "download", lambda self: tries.append(1))
+    for _ in range(3):
+        assert fashion_mnist(train=10, test=10, root=nowhere).source == "drawn stand-in"
+    assert len(tries) == 1
+    assert "Fashion-MNIST is not to be had: a download failed before" in capsys.readouterr().out
+
+
+def test_a_small_data_set_is_shown_and_named(nowhere):
+    data = fashion_mnist(train=10, test=10, root=nowhere)
+    assert len(data.show().axes) >= 10
+    assert repr(data) == str(data)
 
 
 def test_a_folder_that_cannot_be_written_ends_in_the_stand_in(nowhere, monkeypatch):
@@ -300,6 +332,30 @@ def test_garments_are_drawn_inside_the_image():
     assert (border > 20).float().mean() < 0.1
 
 
+def test_each_label_names_what_is_drawn():
+    images, labels = draw_garments(500, seed=0)
+    mean = {name: images[labels == k, 0].float().mean(0) for k, name in enumerate(module.CLASSES)}
+    clothes = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Shirt"]
+    shoes = ["Sandal", "Sneaker", "Ankle boot"]
+
+    def grey(name, rows, columns):
+        return mean[name][slice(*rows), slice(*columns)].mean()
+
+    assert min(clothes, key=lambda name: grey(name, (20, 24), (13, 15))) == "Trouser"
+    sleeves = {name: grey(name, (16, 20), (3, 7)) for name in clothes}
+    assert {name for name, value in sleeves.items() if value > 50} == {"Pullover", "Coat", "Shirt"}
+    assert grey("T-shirt/top", (6, 9), (3, 7)) > 30 > grey("Dress", (6, 9), (3, 7))
+    openings = {
+        name: grey(name, (6, 20), (10, 12)) - grey(name, (6, 20), (13, 15)) for name in clothes
+    }
+    assert max(("Pullover", "Coat", "Shirt"), key=openings.get) == "Coat"
+    assert all(grey(name, (0, 8), (0, 28)) < 10 for name in shoes)
+    assert min(shoes, key=lambda name: mean[name].mean()) == "Sandal"
+    assert max(shoes, key=lambda name: grey(name, (8, 13), (18, 24))) == "Ankle boot"
+    assert grey("Bag", (16, 20), (3, 7)) > 100
+    assert grey("Bag", (2, 6), (0, 4)) < 10
+
+
 def test_each_garment_resembles_its_own_kind_most():
     """The nearest class mean finds most garments, and not all: shirts, coats, pullovers mix."""
     (train, train_labels), (test, test_labels) = draw_garments(2000, seed=0), draw_garments(500, 1)
@@ -324,6 +380,9 @@ def test_each_garment_resembles_its_own_kind_most():
         ({"size": (28, 0)}, r"size=\(28, 0\) must be"),
         ({"size": (1, 28, 28)}, r"size=\(1, 28, 28\) must be"),
         ({"size": 2.5}, r"size=2\.5 must be"),
+        ({"size": True}, "size=True must be"),
+        ({"seed": 1.5}, r"seed=1\.5 must be a whole number: try seed=0"),
+        ({"device": "gpu"}, "device='gpu' must be a device of this machine: try device='cpu'"),
     ],
 )
 def test_refusals(arguments, message):
