@@ -1,7 +1,7 @@
 """What the notebooks share.
 
 arithmetic   sizes, cost, receptive field, HDC: pure Python
-trace        the per-layer shape trace of any network
+trace        the per-layer shape trace of any network; fields follows what a value sees
 blocks       a block is a figure of a paper
 models       a model is a table of a paper
 data         Fashion-MNIST on the device, or a drawn stand-in

@@ -7,17 +7,18 @@ LONGEST_VALUE = 80  # characters
 LONGEST_ERROR = 200
 
 
-def prediction(guess, actual, hint=""):
-    """Print a guess beside what came out.
+def prediction(guess, actual, hint="", tolerance=0):
+    """Print a guess beside what came out. Without a guess, the answer stays hidden.
 
     Args:
         guess: the learner's, or None until there is one.
         actual: what came out.
         hint: what to think about after a wrong guess.
+        tolerance: how far a number may be off, in its own units.
     """
     if _is_blank(guess):
-        print(f"No prediction yet: guess before you run the cell. The answer is {_show(actual)}.")
-    elif _same(guess, actual):
+        print("No prediction yet: write yours above, run that cell, then this one.")
+    elif _same(guess, actual, tolerance):
         print(f"Your prediction is right: {_show(actual)}.")
     else:
         print(f"You predicted {_show(guess)}; it is {_show(actual)}.{_hint(hint)}")

@@ -24,9 +24,14 @@ def said(capsys):
 
 
 def test_prediction_awaits_a_guess(said):
-    expected = "No prediction yet: guess before you run the cell. The answer is (64, 24, 24).\n"
+    expected = "No prediction yet: write yours above, run that cell, then this one.\n"
     for blank in (None, ...):
         assert said(prediction, blank, torch.Size([64, 24, 24]), "unused") == expected
+
+
+def test_prediction_within_a_tolerance(said):
+    assert said(prediction, 16, 16.94, "unused", 1) == "Your prediction is right: 16.94.\n"
+    assert said(prediction, 15, 16.94, "", 1) == "You predicted 15; it is 16.94.\n"
 
 
 def test_prediction_right(said):

@@ -1,6 +1,7 @@
 """The trace against hand-computed tables, FlopCounterMode and the support of gradients."""
 
 import copy
+import functools
 import random
 import time
 from html.parser import HTMLParser
@@ -133,14 +134,13 @@ def test_a_forgotten_layer_shows():
 
 
 def test_uncalled_branches_fold_with_depth():
-    net = network("googlenet")
-    rows = trace(net, (3, 64, 64), depth=1).rows
-    uncalled = [row for row in rows if row.output_shape is None]
+    uncalled = [row for row in traced("googlenet", 1).rows if row.output_shape is None]
     assert [(row.name, row.kind) for row in uncalled] == [
         ("aux1", "InceptionAux"),
         ("aux2", "InceptionAux"),
     ]
-    assert uncalled[0].params == sum(p.numel() for p in net.aux1.parameters())
+    aux1 = network("googlenet").aux1
+    assert uncalled[0].params == sum(p.numel() for p in aux1.parameters())
 
 
 def test_depth_one_shows_the_direct_calls():
@@ -198,11 +198,16 @@ def network(name):
         return getattr(torchvision_models, name)(**arguments)
 
 
+@functools.cache
+def traced(name, depth=None):
+    _, size = NETWORKS[name]
+    return trace(network(name), (3, size, size), depth)
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_totals_equal_torch(name):
-    net, (_, size) = network(name), NETWORKS[name]
-    image = torch.zeros(1, 3, size, size, device="meta")
-    table = trace(net, (3, size, size))
+    table, net = traced(name), network(name)
+    image = torch.zeros(1, *table.input_shape, device="meta")
     with FlopCounterMode(display=False) as counter:
         net.eval()(image)
     assert table.total_params == sum(p.numel() for p in net.parameters())
@@ -211,8 +216,7 @@ def test_totals_equal_torch(name):
 
 @pytest.mark.parametrize("name", ["resnet18", "googlenet"])
 def test_totals_do_not_depend_on_depth(name):
-    net = network(name)
-    tables = [trace(net, (3, 64, 64), depth) for depth in (1, 2, 3, None)]
+    tables = [traced(name, depth) for depth in (1, 2, 3, None)]
     assert len({table.total_params for table in tables}) == 1
     assert len({table.total_macs for table in tables}) == 1
     lengths = [len(table.rows) for table in tables]
@@ -421,8 +425,8 @@ def test_field_of_a_chain_equals_the_formula(seed):
     ],
 )
 def test_published_fields(name, layer, size):
-    rows = trace(network(name), (3, 96, 96), depth=1).rows
-    assert {row.name: row.receptive_field for row in rows}[layer] == size
+    fields = {row.name: row.receptive_field for row in traced(name, 1).rows}
+    assert fields[layer] == size
 
 
 SQUARE = (8, 8, 8)  # channels, height and width that a careless rule mistakes for each other
@@ -791,6 +795,6 @@ def test_html_of_a_network_without_parameters_and_with_an_odd_name():
 
 
 def test_html_of_resnet18_is_of_modest_size():
-    table = trace(network("resnet18"), (3, 96, 96))
+    table = traced("resnet18")
     assert len(table._repr_html_()) < 30_000
     assert repr(table) == str(table)
