@@ -1,5 +1,7 @@
 """A block is a figure of a paper: one class a figure, one attribute an arm.
 
 conv        convolution with batch normalisation and ReLU, the unit of the others
+dilated     3x3 convolution with room between its taps
 residual    two or three convolutions beside a shortcut (and the plain pair without one)
+unet        double convolution, and the step up beside a skip (and the plain step without one)
 """

@@ -1,0 +1,24 @@
+"""Dilated convolutions: a wider field for the same parameters, and no pixel lost."""
+
+from torch import nn
+
+
+def dilated_conv(in_channels, out_channels, rate):
+    """Build a 3x3 convolution with `rate` pixels from tap to tap, batch normalisation and a ReLU.
+
+    Shape:
+        (N, in_channels, H, W) -> (N, out_channels, H, W), since the padding equals the rate
+
+    Args:
+        in_channels: Channels that arrive.
+        out_channels: Channels that leave.
+        rate: Pixels from one tap to the next. 1 is the ordinary convolution.
+
+    Source:
+        Yu and Koltun 2016, section 2.
+    """
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, 3, padding=rate, dilation=rate, bias=False),
+        nn.BatchNorm2d(out_channels),
+        nn.ReLU(inplace=True),
+    )

@@ -1,0 +1,81 @@
+"""The steps of the U-Net of Ronneberger et al. 2015: double convolution, and up again."""
+
+import torch
+from torch import nn
+from torchvision.transforms.functional import center_crop
+
+from cnnlib.blocks.conv import conv_bn_relu
+
+
+def double_conv(in_channels, out_channels, padded=True):
+    """Build two 3x3 convolutions, each followed by a ReLU.
+
+    Shape:
+        (N, in_channels, H, W) -> (N, out_channels, H, W), or (H - 4, W - 4) unpadded
+
+    Args:
+        in_channels: Channels that arrive.
+        out_channels: Channels that leave.
+        padded: Pad each convolution by 1 and normalise after it. False: neither.
+
+    Source:
+        Ronneberger et al. 2015, figure 1, the blue arrows.
+
+    Departures:
+        The paper has the unpadded form. The padded one, with batch normalisation, is what most code
+        has today.
+    """
+    if padded:
+        return nn.Sequential(
+            conv_bn_relu(in_channels, out_channels, 3),
+            conv_bn_relu(out_channels, out_channels, 3),
+        )
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, 3),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(out_channels, out_channels, 3),
+        nn.ReLU(inplace=True),
+    )
+
+
+class UpStep(nn.Module):
+    """A 2x2 transposed convolution of stride 2, the skip beside it, two 3x3 convolutions.
+
+    Shape:
+        (N, in_channels, H, W) and a skip (N, out_channels, >= 2H, >= 2W)
+        -> (N, out_channels, 2H, 2W), or (2H - 4, 2W - 4) unpadded
+
+    Source:
+        Ronneberger et al. 2015, figure 1: a green arrow, a grey and two blue ones. The grey one,
+        "copy and crop", keeps the centre of the skip; the padded form has nothing to crop.
+    """
+
+    def __init__(self, in_channels, out_channels, padded=True):
+        super().__init__()
+        self.up = nn.ConvTranspose2d(in_channels, out_channels, 2, stride=2)
+        self.convs = double_conv(2 * out_channels, out_channels, padded)
+
+    def forward(self, x, skip):
+        x = self.up(x)
+        skip = center_crop(skip, x.shape[2:])
+        return self.convs(torch.cat([skip, x], dim=1))
+
+
+class PlainUpStep(nn.Module):
+    """The same convolutions without the skip: what passes the bottom of the U is all they get.
+
+    The transposed convolution makes the channels that the skip would have brought as well, so the
+    rest has equal size, and the step has no fewer parameters than an UpStep.
+
+    Shape:
+        (N, in_channels, H, W) and a skip, which is not used
+        -> (N, out_channels, 2H, 2W), or (2H - 4, 2W - 4) unpadded
+    """
+
+    def __init__(self, in_channels, out_channels, padded=True):
+        super().__init__()
+        self.up = nn.ConvTranspose2d(in_channels, 2 * out_channels, 2, stride=2)
+        self.convs = double_conv(2 * out_channels, out_channels, padded)
+
+    def forward(self, x, skip):
+        return self.convs(self.up(x))
