@@ -186,7 +186,7 @@ def test_the_stand_in_says_so_everywhere():
     assert data.source == "drawn stand-in"
     assert str(data).startswith(data.banner)
     assert "NOT FASHION-MNIST" in data.banner
-    assert "not Fashion-MNIST" in data.show(2).get_suptitle()
+    assert "not Fashion-MNIST" in "".join(text.get_text() for text in data.show(2).texts)
 
 
 def test_fit_and_evaluate_take_scenes():
