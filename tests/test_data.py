@@ -19,9 +19,9 @@ import torch
 from PIL import Image
 from torchvision.datasets import FashionMNIST
 
-from cnnlib import data as module
 from cnnlib.data import Batches, fashion_mnist
-from cnnlib.standin import draw as draw_garments
+from cnnlib.data import mnist as module
+from cnnlib.data.standin import draw as draw_garments
 
 PER_CLASS = {"train": 12, "t10k": 5}
 

@@ -5,10 +5,10 @@ import pytest
 import torch
 from matplotlib.colors import to_rgb
 
-from cnnlib import data as archives
-from cnnlib import scenes as module
+from cnnlib.data import mnist as archives
+from cnnlib.data import scenes as module
+from cnnlib.data.scenes import COLOURS, FAINTEST, compose, fashion_scenes, scene_grid
 from cnnlib.plots import png
-from cnnlib.scenes import COLOURS, FAINTEST, compose, fashion_scenes, scene_grid
 from cnnlib.train import evaluate, fit
 
 

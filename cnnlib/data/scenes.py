@@ -6,7 +6,7 @@ from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from cnnlib.data import COUNTS, Batches, Data, check_count, check_size, fashion_mnist
+from cnnlib.data.mnist import COUNTS, Batches, Data, check_count, check_size, fashion_mnist
 
 GARMENT = 28  # pixels, the side of a garment's image
 FAINTEST = 9  # grey, of 255: what is darker in a garment's image lies around it or shines through

@@ -14,7 +14,8 @@ from filelock import FileLock
 from platformdirs import user_cache_path
 from torchvision.datasets import FashionMNIST
 
-from cnnlib import plots, standin
+from cnnlib import plots
+from cnnlib.data import standin
 
 REAL, STAND_IN = "Fashion-MNIST", "drawn stand-in"
 BANNER = (
