@@ -4,7 +4,7 @@ arithmetic   sizes, cost, receptive field, HDC: pure Python
 trace        the per-layer shape trace of any network; fields follows what a value sees
 blocks       a block is a figure of a paper
 models       a model is a table of a paper
-data         Fashion-MNIST on the device, or a drawn stand-in
+data         Fashion-MNIST on the device, scenes made of it, a drawn stand-in
 train        fit, evaluate, History; engine is what makes a step fast
 plots        pictures;  check  predictions and exercise answers
 """
