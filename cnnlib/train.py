@@ -62,7 +62,8 @@ def fit(
     (KeyboardInterrupt) ends training early, and the network keeps what it has learned.
 
     Args:
-        net: A network that takes the images of `data` and returns a score for each class.
+        net: A network that takes the images of `data` and returns a score for each class. In
+            training it may return a tuple, with these scores first, for a `loss` that takes it.
         data: A `Data`, with its train and test batches.
         epochs: Passes over the training images.
         lr: Learning rate; the schedule multiplies or replaces it.
@@ -197,7 +198,8 @@ class Tally:
         self.losses.append(loss.detach())
         self.sizes.append(len(labels))
         self.rates.append(lr)
-        self.correct += (outputs.argmax(1) == labels).sum()
+        scores = outputs[0] if isinstance(outputs, tuple) else outputs
+        self.correct += (scores.argmax(1) == labels).sum()
         self.labels += labels.numel()
 
     def read(self):

@@ -19,6 +19,7 @@ ARROWS = {
     "trace": {"arithmetic", "fields"},
     "widgets": {"arithmetic", "plots", "trace"},
     "models": {"blocks"},
+    "weights": {"models"},
     "data": {"plots"},
     "live": {"plots"},
     "train": {"engine", "live", "plots"},

@@ -2,6 +2,7 @@
 
 conv        convolution with batch normalisation and ReLU, the unit of the others
 dilated     3x3 convolution with room between its taps
+inception   arms side by side, concatenated; inception_v3 and inception_v4 have those of later years
 residual    two or three convolutions beside a shortcut (and the plain pair without one)
 unet        double convolution, and the step up beside a skip (and the plain step without one)
 """

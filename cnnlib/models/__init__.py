@@ -1,6 +1,13 @@
 """A model is a table of a paper: one file a family, the table written as data."""
 
 from cnnlib.models.dilated import dilated_net
+from cnnlib.models.inception import (
+    googlenet,
+    inception_resnet_v2,
+    inception_v3,
+    inception_v4,
+    mini_inception,
+)
 from cnnlib.models.lenet import lenet
 from cnnlib.models.resnet import (
     plain18,
@@ -15,7 +22,12 @@ from cnnlib.models.unet import unet
 
 __all__ = [
     "dilated_net",
+    "googlenet",
+    "inception_resnet_v2",
+    "inception_v3",
+    "inception_v4",
     "lenet",
+    "mini_inception",
     "plain18",
     "plain34",
     "resnet18",

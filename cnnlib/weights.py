@@ -1,0 +1,94 @@
+"""Published weights of torchvision and timm, loaded into networks that name their layers otherwise.
+
+Our networks register their layers in the order of the published code. So the entries of both are
+paired by position, and each pair is checked: the last word of its names, and its shapes.
+"""
+
+from itertools import zip_longest
+
+# How the names in the auxiliary heads start.
+OURS = "auxiliary"
+THEIRS = {"torchvision": ("AuxLogits.", "aux1.", "aux2."), "timm": ("AuxLogits.",)}
+
+
+def load(net, state_dict, layout="torchvision", skip_head=False):
+    """Load published weights into a network and return the names that were skipped.
+
+    Auxiliary heads that the network was built without are skipped. A network for grey images takes
+    a colour stem summed over its 3 channels: it answers as the published one does to the grey image
+    repeated 3 times.
+
+    Args:
+        net: One of our models.
+        state_dict: What `state_dict()` of the published network returns, in its order.
+        layout: Whose code the names come from, "torchvision" or "timm".
+        skip_head: Leave what depends on the number of classes as it is: the last linear layer and
+            all auxiliary heads.
+
+    Raises:
+        ValueError: The layout is unknown, or entries are missing, unexpected or of another shape.
+            Nothing is loaded then.
+    """
+    if layout not in THEIRS:
+        raise ValueError(f"layout={layout!r} must be 'torchvision' or 'timm': try 'torchvision'")
+    ours, theirs = net.state_dict(), dict(state_dict)
+    our_body, our_auxiliary = _split(ours, OURS)
+    their_body, their_auxiliary = _split(theirs, THEIRS[layout])
+    if skip_head:
+        skipped = their_body[-2:] + their_auxiliary
+        pairs = list(zip_longest(our_body[:-2], their_body[:-2]))
+    elif our_auxiliary:
+        skipped = []
+        pairs = list(zip_longest(our_body, their_body))
+        pairs += zip_longest(our_auxiliary, their_auxiliary)
+    else:
+        skipped = their_auxiliary
+        pairs = list(zip_longest(our_body, their_body))
+
+    name, other = pairs[0]
+    if _is_grey_stem(ours.get(name), theirs.get(other)):
+        theirs[other] = theirs[other].sum(dim=1, keepdim=True)
+    misfits = [pair for pair in pairs if not _fits(*pair, ours, theirs)]
+    if misfits:
+        raise ValueError(_explain(misfits, net, ours, theirs))
+    net.load_state_dict(ours | {name: theirs[other] for name, other in pairs})
+    return skipped
+
+
+def _split(names, prefix):
+    """Part the names of the auxiliary heads from the others; both keep their order."""
+    auxiliary = [name for name in names if name.startswith(prefix)]
+    return [name for name in names if not name.startswith(prefix)], auxiliary
+
+
+def _is_grey_stem(ours, theirs):
+    """Tell whether our first weight takes 1 channel where theirs takes 3."""
+    return None not in (ours, theirs) and (ours.shape[1:2], theirs.shape[1:2]) == ((1,), (3,))
+
+
+def _fits(name, other, ours, theirs):
+    """Tell whether two entries have the same role, such as running_mean, and the same shape."""
+    if name is None or other is None:
+        return False
+    same_role = name.rpartition(".")[2] == other.rpartition(".")[2]
+    return same_role and ours[name].shape == theirs[other].shape
+
+
+def _explain(misfits, net, ours, theirs):
+    """Show the first misfits side by side, count them all, and say what to try."""
+    lines = [
+        f"  {_describe(name, ours):<50} {_describe(other, theirs)}" for name, other in misfits[:5]
+    ]
+    if len(misfits) > 5:
+        lines.append(f"  and {len(misfits) - 5} more")
+    return (
+        f"state_dict does not fit {type(net).__name__} in {len(misfits)} entries, and nothing was "
+        "loaded. On the left what the network has, on the right what it was given in that place:\n"
+        + "\n".join(lines)
+        + "\nTry the in_channels and num_classes of the published network, or skip_head=True."
+    )
+
+
+def _describe(name, entries):
+    """Write a name and its shape: `fc.weight (10, 512)`."""
+    return "missing" if name is None else f"{name} {tuple(entries[name].shape)}"
