@@ -1,0 +1,11 @@
+"""Images that stay on the device.
+
+mnist     Fashion-MNIST, a class for every image
+scenes    several garments on one canvas, a class for every pixel
+standin   drawn garments, for a machine that cannot fetch the real ones
+"""
+
+from cnnlib.data.mnist import Batches, Data, fashion_mnist
+from cnnlib.data.scenes import fashion_scenes, scene_grid
+
+__all__ = ["Batches", "Data", "fashion_mnist", "fashion_scenes", "scene_grid"]
