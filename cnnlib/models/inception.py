@@ -109,6 +109,23 @@ def googlenet(in_channels=1, num_classes=10, batch_norm=False, auxiliary=False):
     return GoogLeNet(conv_bn_relu if batch_norm else conv_relu, auxiliary, in_channels, num_classes)
 
 
+def stem_v3(in_channels):
+    """Build the stem of Inception-v3, which Inception-ResNet-v2 begins with, too.
+
+    Shape:
+        (N, in_channels, H, W) -> (N, 192, H', W'), where 299 pixels leave 35
+    """
+    return nn.Sequential(
+        conv_unit(in_channels, 32, 3, stride=2, padding="valid"),
+        conv_unit(32, 32, 3, padding="valid"),
+        conv_unit(32, 64, 3),
+        nn.MaxPool2d(3, stride=2),
+        conv_unit(64, 80, 1),
+        conv_unit(80, 192, 3, padding="valid"),
+        nn.MaxPool2d(3, stride=2),
+    )
+
+
 class InceptionV3(nn.Module):
     """Inception-v3.
 
@@ -128,15 +145,7 @@ class InceptionV3(nn.Module):
 
     def __init__(self, auxiliary, in_channels=1, num_classes=10):
         super().__init__()
-        self.stem = nn.Sequential(
-            conv_unit(in_channels, 32, 3, stride=2, padding="valid"),
-            conv_unit(32, 32, 3, padding="valid"),
-            conv_unit(32, 64, 3),
-            nn.MaxPool2d(3, stride=2),
-            conv_unit(64, 80, 1),
-            conv_unit(80, 192, 3, padding="valid"),
-            nn.MaxPool2d(3, stride=2),
-        )
+        self.stem = stem_v3(in_channels)
         self.stage35 = nn.Sequential(InceptionA(192, 32), InceptionA(256, 64), InceptionA(288, 64))
         self.stage17 = nn.Sequential(
             InceptionB(288),
@@ -193,13 +202,7 @@ def inception_resnet_v2(in_channels=1, num_classes=10):
         Szegedy et al. 2017, figure 15, with the depths of the published code: 10, 20 and 10 blocks.
     """
     return nn.Sequential(
-        conv_unit(in_channels, 32, 3, stride=2, padding="valid"),
-        conv_unit(32, 32, 3, padding="valid"),
-        conv_unit(32, 64, 3),
-        nn.MaxPool2d(3, stride=2),
-        conv_unit(64, 80, 1),
-        conv_unit(80, 192, 3, padding="valid"),
-        nn.MaxPool2d(3, stride=2),
+        *stem_v3(in_channels),
         InceptionResNetStem(),
         *(InceptionResNetA() for _ in range(10)),
         ReductionA(320, (256, 256, 384, 384)),

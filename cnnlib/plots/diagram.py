@@ -9,7 +9,7 @@ POOLS = (nn.MaxPool2d, nn.AvgPool2d)
 
 
 def block_arms(block):
-    """Read a block's arms: for each child a list of columns of labels, in the order of the flow.
+    """Read a block's arms: for each child the labels of its layers, in the order of the flow.
 
     Convolutions and poolings are named; what normalises or activates is left out. A module whose
     children read the same input, such as the fork at the end of an arm, is one label of several.
@@ -21,11 +21,7 @@ def block_arms(block):
     Returns:
         A dictionary from the child's name to its labels, such as ["1x1, 64", "3x3, 96 /2"].
     """
-    return {
-        name: _labels(child) or ["as it is"]
-        for name, child in block.named_children()
-        if name != "expand"
-    }
+    return {name: _labels(child) for name, child in block.named_children() if name != "expand"}
 
 
 def _labels(module):
