@@ -6,9 +6,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from cnnlib.blocks.conv import conv_bn, conv_bn_relu, he_init
-from cnnlib.blocks.residual import BasicBlock, Bottleneck, PlainBlock, shortcut
+from cnnlib.blocks.residual import BasicBlock, Bottleneck, PlainBlock, PreActBlock, shortcut
 
-BLOCKS = [PlainBlock, BasicBlock, Bottleneck]
+BLOCKS = [PlainBlock, BasicBlock, Bottleneck, PreActBlock]
 
 
 def parameters(net):
@@ -128,3 +128,23 @@ def test_relu_in_place_does_not_reach_the_shortcut():
     BasicBlock(8, 8)(x)
     assert torch.equal(x, before)
     assert F.relu(x).min() == 0
+
+
+def test_without_residual_a_preactivation_block_is_the_identity():
+    """Nothing stands after the sum: negative values pass, too."""
+    block = PreActBlock(8, 8)
+    nn.init.zeros_(block.residual[2].weight)
+    x = torch.randn(2, 8, 6, 6)
+    assert torch.equal(block(x), x)
+
+
+def test_a_preactivation_block_projects_what_is_activated():
+    block = PreActBlock(8, 16, stride=2).eval()
+    nn.init.zeros_(block.residual[2].weight)
+    x = torch.randn(2, 8, 6, 6)
+    assert torch.equal(block(x), block.projection(block.activation(x)))
+    assert torch.equal(block(-x.abs()), torch.zeros(2, 16, 3, 3))
+
+
+def test_a_preactivation_block_costs_what_the_basic_block_costs():
+    assert parameters(PreActBlock(64, 64)) == parameters(BasicBlock(64, 64))

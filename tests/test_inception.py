@@ -39,9 +39,9 @@ from cnnlib.blocks.inception_v4 import (
     StemPool,
 )
 from cnnlib.trace import trace
+from parity import COLOUR, assert_same_logits, randomise, relative
 
 ROW_3A = (64, (96, 128), (16, 32), 32)
-COLOUR = {"in_channels": 3, "num_classes": 1000}
 
 
 def parameters(net):
@@ -58,32 +58,6 @@ def meta_images(batch, channels, size):
 
 
 # The published networks
-
-
-def randomise(net):
-    """Draw weights that let the image through all layers, and statistics that no default has."""
-    torch.manual_seed(0)
-    for module in net.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.uniform_(module.bias, -0.2, 0.2)
-            module.running_mean.uniform_(-0.2, 0.2)
-            module.running_var.uniform_(0.3, 1.5)
-    return net.eval()
-
-
-def relative(found, expected):
-    return ((found - expected).norm() / expected.norm()).item()
-
-
-def assert_same_logits(ours, theirs, height, width):
-    images = torch.randn(2, 3, height, width)
-    with torch.inference_mode():
-        expected, found = theirs(images), ours(images)
-    assert relative(expected[:1], expected[1:]) > 0.01, "the image does not reach the logits"
-    assert relative(found, expected) < 1e-4
 
 
 def torchvision_inception_v3():

@@ -1,11 +1,14 @@
 """The models against their tables and against torchvision."""
 
 import pytest
+import timm
 import torch
 import torchvision
 from torch import nn
 
-from cnnlib import models
+from cnnlib import models, weights
+from cnnlib.blocks.residual import BasicBlock, PlainBlock
+from parity import COLOUR, assert_same_logits, randomise
 
 COUNTS = {  # exact, for colour images and 1,000 classes
     "resnet18": 11_689_512,
@@ -32,6 +35,7 @@ SIZES = {
     "inception_v4": 75,
     "lenet": 28,
     "mini_inception": 28,
+    "mini_resnet": 28,
 }
 
 
@@ -51,49 +55,69 @@ def test_resnet_has_the_published_parameters(name):
     assert parameters(on_meta(getattr(models, name), 3, 1000)) == COUNTS[name]
 
 
-def copy_in_order(ours, theirs):
-    """Copy parameters and buffers from torchvision's ResNet: same layers, other names.
-
-    torchvision registers a block's projection last and so do we: the order of both is the same.
-    """
-    weights = list(theirs.state_dict().values())
-    state = dict(zip(ours.state_dict(), weights, strict=True))
-    ours.load_state_dict(state)
-
-
-def randomise_norms(net):
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.uniform_(module.bias, -0.2, 0.2)
-            module.running_mean.uniform_(-0.2, 0.2)
-            module.running_var.uniform_(0.5, 1.5)
-
-
-@pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50"])
+@pytest.mark.parametrize("name", COUNTS)
 def test_resnet_gives_torchvisions_logits(name):
-    torch.manual_seed(0)
-    theirs = getattr(torchvision.models, name)(weights=None).eval()
-    randomise_norms(theirs)
-    ours = getattr(models, name)(in_channels=3, num_classes=1000).eval()
-    copy_in_order(ours, theirs)
-    x = torch.randn(2, 3, 97, 130)
-    with torch.inference_mode():
-        expected, found = theirs(x), ours(x)
-    assert (found - expected).norm() / expected.norm() < 1e-4
+    theirs = randomise(getattr(torchvision.models, name)(weights=None))
+    ours = getattr(models, name)(**COLOUR).eval()
+    assert weights.load(ours, theirs.state_dict()) == []
+    assert_same_logits(ours, theirs, 65, 98)
 
 
-@pytest.mark.parametrize("name", ["resnet101", "resnet152"])
-def test_deep_resnets_have_torchvisions_layers(name):
-    theirs = on_meta(getattr(torchvision.models, name), weights=None)
-    ours = on_meta(getattr(models, name), 3, 1000)
-    assert [tuple(p.shape) for p in ours.parameters()] == [
-        tuple(p.shape) for p in theirs.parameters()
+def test_preact_resnet18_gives_timms_logits():
+    theirs = randomise(timm.create_model("resnetv2_18"))
+    ours = models.preact_resnet18(**COLOUR).eval()
+    given, state = theirs.state_dict(), {}
+    for name in given:  # timm registers a block's projection first, we last
+        if "downsample" not in name:
+            state[name] = given[name].flatten(1) if name == "head.fc.weight" else given[name]
+        projection = name.replace("conv2.weight", "downsample.conv.weight")
+        if projection != name and projection in given:
+            state[projection] = given[projection]
+    assert weights.load(ours, state, layout="timm") == []
+    assert_same_logits(ours, theirs, 65, 98)
+
+
+@pytest.mark.parametrize("depth", [8, 20, 56, 110])
+@pytest.mark.parametrize("block", [PlainBlock, BasicBlock])
+def test_a_cifar_resnet_has_the_depth_it_is_asked_for(depth, block):
+    net = on_meta(models.cifar_resnet, depth=depth, block=block)
+    layers = [
+        name
+        for name, module in net.named_modules()
+        if isinstance(module, (nn.Conv2d, nn.Linear)) and "shortcut" not in name
     ]
-    strides = [
-        [m.stride for m in net.modules() if isinstance(m, nn.Conv2d)] for net in (ours, theirs)
-    ]
-    assert strides[0] == strides[1]
+    assert len(layers) == depth
+    x, sides = torch.empty(1, 1, 28, 28, device="meta"), []
+    for part in (net.stem, *net.stages):
+        x = part(x)
+        sides.append(tuple(x.shape[1:]))
+    assert sides == [(16, 28, 28), (16, 28, 28), (32, 14, 14), (64, 7, 7)]
+
+
+def test_resnet20_has_the_papers_parameters_and_two_projections():
+    """The paper says 0.27M; a colour image, ten classes, and two 1x1 projections it has not."""
+    assert parameters(on_meta(models.cifar_resnet, 3)) == 269_722 + 16 * 32 + 64 + 32 * 64 + 128
+
+
+@pytest.mark.parametrize(("depth", "remedy"), [(18, 14), (21, 20), (2, 8), (-4, 8)])
+def test_other_depths_are_refused(depth, remedy):
+    with pytest.raises(ValueError, match=rf"depth={depth} must be 6n \+ 2.*try {remedy}$"):
+        models.cifar_resnet(depth=depth)
+
+
+def test_mini_resnet_by_hand():
+    conv, block = 26 * 16 + (400 + 1) * 32, 2 * (9 * 256 + 32) + 2 * (9 * 1024 + 64)
+    assert parameters(models.mini_resnet()) == conv + block + 513 * 10
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"])
+def test_last_stride_1_keeps_the_rows_of_the_last_stage(name):
+    x = torch.empty(1, 1, 224, 224, device="meta")
+    sides = {}
+    for last_stride in (1, 2):
+        net = on_meta(getattr(models, name), last_stride=last_stride)
+        sides[last_stride] = net.stages(net.stem(x)).shape[-1]
+    assert sides == {1: 14, 2: 7}
 
 
 @pytest.mark.parametrize(("plain", "residual"), [("plain18", "resnet18"), ("plain34", "resnet34")])
@@ -108,7 +132,7 @@ def test_stages_of_resnet18_at_96():
     net = on_meta(models.resnet18)
     x = torch.empty(1, 1, 96, 96, device="meta")
     shapes = []
-    for part in (net.stem, net.stage2, net.stage3, net.stage4, net.stage5, net.head):
+    for part in (net.stem, *net.stages, net.head):
         x = part(x)
         shapes.append(tuple(x.shape[1:]))
     assert shapes == [(64, 24, 24), (64, 24, 24), (128, 12, 12), (256, 6, 6), (512, 3, 3), (10,)]

@@ -148,7 +148,7 @@ FAULTS = [
     (
         with_another_shape,
         r"in 1 entries",
-        r"stage2\.0\.residual\.0\.1\.bias \(64,\) +layer1\.0\.bn1\.bias \(63,\)",
+        r"stages\.0\.0\.residual\.0\.1\.bias \(64,\) +layer1\.0\.bn1\.bias \(63,\)",
     ),
     (
         with_scale_and_shift_swapped,

@@ -1,4 +1,4 @@
-"""The residual blocks of He et al. 2016, and the plain pair they are compared with."""
+"""The residual blocks of He et al. 2016, and the plain pair that they are compared with."""
 
 import torch.nn.functional as F
 from torch import nn
@@ -97,3 +97,41 @@ class Bottleneck(nn.Module):
 
     def forward(self, x):
         return F.relu(self.residual(x) + self.shortcut(x))
+
+
+def bn_relu(channels):
+    """Build a batch normalisation and a ReLU: what stands before a convolution in pre-activation.
+
+    Shape:
+        (N, channels, H, W) -> (N, channels, H, W)
+    """
+    return nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
+
+
+class PreActBlock(nn.Module):
+    """BasicBlock with normalisation and ReLU before each convolution, and nothing after the sum.
+
+    Shape:
+        (N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))
+
+    Source:
+        He et al. 2016b (Identity Mappings in Deep Residual Networks), figure 1 right. A block that
+        changes the shape projects the activated input, as in the authors' code.
+    """
+
+    def __init__(self, in_channels, out_channels, stride=1):
+        super().__init__()
+        self.activation = bn_relu(in_channels)
+        self.residual = nn.Sequential(
+            nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False),
+            bn_relu(out_channels),
+            nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False),
+        )
+        self.projection = None
+        if stride != 1 or in_channels != out_channels:
+            self.projection = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
+
+    def forward(self, x):
+        activated = self.activation(x)
+        way_round = x if self.projection is None else self.projection(activated)
+        return self.residual(activated) + way_round

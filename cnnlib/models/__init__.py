@@ -10,8 +10,11 @@ from cnnlib.models.inception import (
 )
 from cnnlib.models.lenet import lenet
 from cnnlib.models.resnet import (
+    cifar_resnet,
+    mini_resnet,
     plain18,
     plain34,
+    preact_resnet18,
     resnet18,
     resnet34,
     resnet50,
@@ -21,6 +24,7 @@ from cnnlib.models.resnet import (
 from cnnlib.models.unet import unet
 
 __all__ = [
+    "cifar_resnet",
     "dilated_net",
     "googlenet",
     "inception_resnet_v2",
@@ -28,8 +32,10 @@ __all__ = [
     "inception_v4",
     "lenet",
     "mini_inception",
+    "mini_resnet",
     "plain18",
     "plain34",
+    "preact_resnet18",
     "resnet18",
     "resnet34",
     "resnet50",

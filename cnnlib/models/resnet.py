@@ -1,16 +1,38 @@
-"""The residual networks of He et al. 2016, table 1, and their plain companions."""
+"""The residual networks of He et al. 2016 and their plain companions: one skeleton, many tables."""
 
 from torch import nn
 
 from cnnlib.blocks.conv import conv_bn_relu, he_init
-from cnnlib.blocks.residual import BasicBlock, Bottleneck, PlainBlock
+from cnnlib.blocks.residual import BasicBlock, Bottleneck, PlainBlock, PreActBlock, bn_relu
 
-# He et al. 2016, table 1: (blocks, channels that leave each block) for stages conv2_x to conv5_x.
-LAYERS_18 = [(2, 64), (2, 128), (2, 256), (2, 512)]
-LAYERS_34 = [(3, 64), (4, 128), (6, 256), (3, 512)]
-LAYERS_50 = [(3, 256), (4, 512), (6, 1024), (3, 2048)]
-LAYERS_101 = [(3, 256), (4, 512), (23, 1024), (3, 2048)]
-LAYERS_152 = [(3, 256), (8, 512), (36, 1024), (3, 2048)]
+# He et al. 2016, table 1: the channels that leave the stem, then (blocks, channels that leave each
+# block) for the stages conv2_x to conv5_x.
+LAYERS_18 = [64, (2, 64), (2, 128), (2, 256), (2, 512)]
+LAYERS_34 = [64, (3, 64), (4, 128), (6, 256), (3, 512)]
+LAYERS_50 = [64, (3, 256), (4, 512), (6, 1024), (3, 2048)]
+LAYERS_101 = [64, (3, 256), (4, 512), (23, 1024), (3, 2048)]
+LAYERS_152 = [64, (3, 256), (8, 512), (36, 1024), (3, 2048)]
+
+
+def stem_7x7(in_channels, out_channels):
+    """Build the stem for large images: a 7x7 convolution and a pooling, each with stride 2.
+
+    Shape:
+        (N, in_channels, H, W) -> (N, out_channels, ceil(H / 4), ceil(W / 4))
+    """
+    return nn.Sequential(
+        conv_bn_relu(in_channels, out_channels, 7, stride=2),
+        nn.MaxPool2d(3, stride=2, padding=1),
+    )
+
+
+def stem_3x3(in_channels, out_channels):
+    """Build the stem for small images: one 3x3 convolution that keeps the size.
+
+    Shape:
+        (N, in_channels, H, W) -> (N, out_channels, H, W)
+    """
+    return conv_bn_relu(in_channels, out_channels, 3)
 
 
 def stage(block, in_channels, out_channels, blocks, stride):
@@ -24,42 +46,42 @@ def stage(block, in_channels, out_channels, blocks, stride):
 
 
 class ResNet(nn.Module):
-    """A stem, four stages of one block, global average pooling, one linear layer.
+    """A stem, stages of one block, global average pooling, one linear layer.
 
     Shape:
-        (N, in_channels, H, W) -> (N, num_classes); the last stage works at H / 32 x W / 32
+        (N, in_channels, H, W) -> (N, num_classes). The first stage keeps the size that the stem
+        leaves, each later one halves it.
 
     Args:
-        block: The class of the block, called with (in_channels, out_channels, stride).
-        layers: A row of table 1: (blocks, channels) for each of the four stages.
+        block: The class of the block, or any function that builds one from (in_channels,
+            out_channels, stride=1).
+        layers: The table: channels of the stem, then (blocks, channels) for each stage.
         in_channels: Channels of the image: 1 for grey, 3 for colour.
         num_classes: Classes to tell apart.
+        stem: A function that builds the stem from (in_channels, out_channels).
+        last_stride: Stride of the last stage: 1 keeps its rows and columns for a network that has
+            to say where things are, not only what.
 
     Source:
-        He et al. 2016, table 1.
+        He et al. 2016, table 1. last_stride=1: Sun et al. 2018, section 3.1.
     """
 
-    def __init__(self, block, layers, in_channels=1, num_classes=10):
+    def __init__(self, block, layers, in_channels=1, num_classes=10, stem=stem_7x7, last_stride=2):
         super().__init__()
-        (n2, c2), (n3, c3), (n4, c4), (n5, c5) = layers
-        self.stem = nn.Sequential(
-            conv_bn_relu(in_channels, 64, 7, stride=2),
-            nn.MaxPool2d(3, stride=2, padding=1),
+        channels, *table = layers
+        strides = [1] + [2] * (len(table) - 2) + [last_stride]
+        self.stem = stem(in_channels, channels)
+        self.stages = nn.Sequential()
+        for (blocks, out_channels), stride in zip(table, strides, strict=True):
+            self.stages.append(stage(block, channels, out_channels, blocks, stride))
+            channels = out_channels
+        self.head = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, num_classes)
         )
-        self.stage2 = stage(block, 64, c2, n2, stride=1)
-        self.stage3 = stage(block, c2, c3, n3, stride=2)
-        self.stage4 = stage(block, c3, c4, n4, stride=2)
-        self.stage5 = stage(block, c4, c5, n5, stride=2)
-        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(c5, num_classes))
         he_init(self)
 
     def forward(self, x):
-        x = self.stem(x)
-        x = self.stage2(x)
-        x = self.stage3(x)
-        x = self.stage4(x)
-        x = self.stage5(x)
-        return self.head(x)
+        return self.head(self.stages(self.stem(x)))
 
 
 def plain18(in_channels=1, num_classes=10):
@@ -72,26 +94,102 @@ def plain34(in_channels=1, num_classes=10):
     return ResNet(PlainBlock, LAYERS_34, in_channels, num_classes)
 
 
-def resnet18(in_channels=1, num_classes=10):
+def resnet18(in_channels=1, num_classes=10, last_stride=2):
     """Build ResNet-18."""
-    return ResNet(BasicBlock, LAYERS_18, in_channels, num_classes)
+    return ResNet(BasicBlock, LAYERS_18, in_channels, num_classes, last_stride=last_stride)
 
 
-def resnet34(in_channels=1, num_classes=10):
+def resnet34(in_channels=1, num_classes=10, last_stride=2):
     """Build ResNet-34."""
-    return ResNet(BasicBlock, LAYERS_34, in_channels, num_classes)
+    return ResNet(BasicBlock, LAYERS_34, in_channels, num_classes, last_stride=last_stride)
 
 
-def resnet50(in_channels=1, num_classes=10):
+def resnet50(in_channels=1, num_classes=10, last_stride=2):
     """Build ResNet-50: (3 + 4 + 6 + 3) x 3 + 2 layers."""
-    return ResNet(Bottleneck, LAYERS_50, in_channels, num_classes)
+    return ResNet(Bottleneck, LAYERS_50, in_channels, num_classes, last_stride=last_stride)
 
 
-def resnet101(in_channels=1, num_classes=10):
+def resnet101(in_channels=1, num_classes=10, last_stride=2):
     """Build ResNet-101."""
-    return ResNet(Bottleneck, LAYERS_101, in_channels, num_classes)
+    return ResNet(Bottleneck, LAYERS_101, in_channels, num_classes, last_stride=last_stride)
 
 
-def resnet152(in_channels=1, num_classes=10):
+def resnet152(in_channels=1, num_classes=10, last_stride=2):
     """Build ResNet-152."""
-    return ResNet(Bottleneck, LAYERS_152, in_channels, num_classes)
+    return ResNet(Bottleneck, LAYERS_152, in_channels, num_classes, last_stride=last_stride)
+
+
+def stem_bare(in_channels, out_channels):
+    """Build the large stem of a pre-activation network: no normalisation, no ReLU.
+
+    Shape:
+        (N, in_channels, H, W) -> (N, out_channels, ceil(H / 4), ceil(W / 4))
+    """
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, 7, stride=2, padding=3, bias=False),
+        nn.MaxPool2d(3, stride=2, padding=1),
+    )
+
+
+def preact_resnet18(in_channels=1, num_classes=10):
+    """Build ResNet-18 of pre-activation blocks.
+
+    The last sum still lacks its normalisation and ReLU: they move into the head.
+
+    Source:
+        He et al. 2016b (Identity Mappings in Deep Residual Networks), appendix.
+    """
+    net = ResNet(PreActBlock, LAYERS_18, in_channels, num_classes, stem=stem_bare)
+    net.head.insert(0, bn_relu(512))
+    return net
+
+
+def cifar_resnet(in_channels=1, num_classes=10, depth=20, block=BasicBlock):
+    """Build a network of 6n + 2 layers for images of about 32 pixels: 20, 32, 44, 56, 110.
+
+    Shape:
+        (N, in_channels, H, W) -> (N, num_classes); the stages work at H, H / 2 and H / 4
+
+    Args:
+        in_channels: Channels of the image.
+        num_classes: Classes to tell apart.
+        depth: Layers on the longest way: convolutions and the linear layer.
+        block: BasicBlock, or PlainBlock for the network without shortcuts.
+
+    Raises:
+        ValueError: depth is not 6n + 2.
+
+    Source:
+        He et al. 2016, section 4.2.
+
+    Departures:
+        The paper's shortcuts fill new channels with zeros (option A). Ours project (option B).
+    """
+    n, rest = divmod(depth - 2, 6)
+    if rest or n < 1:
+        raise ValueError(
+            f"depth={depth} must be 6n + 2, since three stages of n blocks have two layers each: "
+            f"try {6 * max(n, 1) + 2}"
+        )
+    layers = [16, (n, 16), (n, 32), (n, 64)]
+    return ResNet(block, layers, in_channels, num_classes, stem=stem_3x3)
+
+
+def mini_resnet(in_channels=1, num_classes=10):
+    """Build a small residual network for 28-pixel images: two convolutions, a block after each.
+
+    Shape:
+        (N, in_channels, 28, 28) -> (N, num_classes)
+    """
+    return nn.Sequential(
+        nn.Conv2d(in_channels, 16, 5),
+        nn.MaxPool2d(2),
+        nn.ReLU(),
+        BasicBlock(16, 16),
+        nn.Conv2d(16, 32, 5),
+        nn.MaxPool2d(2),
+        nn.ReLU(),
+        BasicBlock(32, 32),
+        nn.Flatten(),
+        nn.Linear(512, num_classes),
+    )
