@@ -9,6 +9,8 @@ from cnnlib.plots.diagram import block_arms, block_diagram
 from cnnlib.plots.figures import (
     confusion_matrix,
     image_grid,
+    layer_profile,
+    loss_bands,
     loss_curve,
     misclassified,
     png,
@@ -31,6 +33,8 @@ __all__ = [
     "conv_transpose_zero_insertion",
     "conv_walk",
     "image_grid",
+    "layer_profile",
+    "loss_bands",
     "loss_curve",
     "misclassified",
     "png",

@@ -189,6 +189,68 @@ def loss_curve(losses, batches):
 
 
 @_look
+def loss_bands(runs, window=5):
+    """Draw the training loss over the batches: the mean of several seeds, and a band around it.
+
+    Args:
+        runs: a dictionary from a label to the runs of several seeds, each a list with the loss of
+            every batch. The band reaches from the lowest to the highest seed.
+        window: batches over which each run is averaged first, so that the eye finds the trend.
+
+    Raises:
+        ValueError: no run, runs of unequal length, or fewer batches than the window.
+    """
+    if not runs:
+        raise ValueError("runs is empty: pass at least one")
+    figure = Figure(figsize=(12, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for (label, seeds), color in zip(runs.items(), cycle(PALETTE), strict=False):
+        if len({len(losses) for losses in seeds}) != 1:
+            raise ValueError(f"runs[{label!r}] must hold runs of equal length, and at least one")
+        if len(seeds[0]) < window:
+            raise ValueError(
+                f"window={window} must not exceed the {len(seeds[0])} batches of runs[{label!r}]"
+            )
+        smooth = [np.convolve(losses, np.ones(window) / window, "valid") for losses in seeds]
+        batches = np.arange(window, len(seeds[0]) + 1)
+        axes.plot(batches, np.mean(smooth, axis=0), color=color, label=label)
+        axes.fill_between(
+            batches, np.min(smooth, axis=0), np.max(smooth, axis=0), color=color, alpha=0.2, lw=0
+        )
+    axes.set(xlabel="batch", ylabel=f"training loss, mean of {window} batches")
+    axes.grid(True)
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+@_look
+def layer_profile(profiles, quantity):
+    """Draw a positive quantity of every layer, from the first to the last, on a log scale.
+
+    Args:
+        profiles: a dictionary from a label to the values, one a layer.
+        quantity: what the values are, with their unit: the name of the axis.
+
+    Raises:
+        ValueError: no profile, or a value that a log scale cannot show.
+    """
+    if not profiles:
+        raise ValueError("profiles is empty: pass at least one")
+    figure = Figure(figsize=(12, 4.5), layout="constrained")
+    axes = figure.subplots()
+    looks = zip(cycle(PALETTE), cycle(MARKERS), strict=False)
+    for (label, values), (color, marker) in zip(profiles.items(), looks, strict=False):
+        if min(values, default=0) <= 0:
+            raise ValueError(f"profiles[{label!r}] must hold values above 0, and at least one")
+        layers = range(1, len(values) + 1)
+        axes.plot(layers, values, marker=marker, markersize=4, color=color, lw=1.5, label=label)
+    axes.set(xlabel="layer, from the input", ylabel=quantity, yscale="log")
+    axes.grid(True)
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+@_look
 def confusion_matrix(matrix, classes):
     """Draw how often each class was taken for each: counts in the cells, shares as shades.
 
