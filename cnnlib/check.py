@@ -129,7 +129,8 @@ def _write(value):
         return repr(round(value, 6))
     if value is None or isinstance(value, (bool, int, str)):
         return repr(value)
-    return f"<{type(value).__name__}>"  # its repr may hold an address
+    # A repr may hold an address.
+    return getattr(value, "__name__", f"<{type(value).__name__}>")
 
 
 def _show_error(error):
