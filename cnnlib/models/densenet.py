@@ -106,7 +106,7 @@ def densenet_d2l(in_channels=1, num_classes=10, memory_efficient=False):
     """Build a small DenseNet without bottlenecks: four blocks of four layers.
 
     Shape:
-        (N, in_channels, H, W) -> (N, num_classes), for 32 pixels a side or more
+        (N, in_channels, H, W) -> (N, num_classes), for 29 pixels a side or more
 
     Source:
         Zhang et al., Dive into Deep Learning, section 8.7.
