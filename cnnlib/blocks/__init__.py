@@ -1,6 +1,7 @@
 """A block is a figure of a paper: one class a figure, one attribute an arm.
 
 conv        convolution with batch normalisation and ReLU, the unit of the others
+dense       layers that read all layers before them, and the step between their blocks
 dilated     3x3 convolution with room between its taps
 inception   arms side by side, concatenated; inception_v3 and inception_v4 have those of later years
 residual    two or three convolutions beside a shortcut (and the plain pair without one)

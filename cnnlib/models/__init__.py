@@ -1,5 +1,12 @@
 """A model is a table of a paper: one file a family, the table written as data."""
 
+from cnnlib.models.densenet import (
+    densenet121,
+    densenet161,
+    densenet169,
+    densenet201,
+    densenet_d2l,
+)
 from cnnlib.models.dilated import dilated_net
 from cnnlib.models.inception import (
     googlenet,
@@ -25,6 +32,11 @@ from cnnlib.models.unet import unet
 
 __all__ = [
     "cifar_resnet",
+    "densenet121",
+    "densenet161",
+    "densenet169",
+    "densenet201",
+    "densenet_d2l",
     "dilated_net",
     "googlenet",
     "inception_resnet_v2",

@@ -1,0 +1,130 @@
+"""The parts of a DenseNet: a layer, the block that concatenates layers, the step between blocks."""
+
+from contextlib import nullcontext
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from cnnlib.blocks.residual import bn_relu
+
+
+def bn_relu_conv(in_channels, out_channels, kernel):
+    """Build a batch normalisation, a ReLU and a convolution that keeps the size.
+
+    Shape:
+        (N, in_channels, H, W) -> (N, out_channels, H, W), for an odd kernel
+    """
+    conv = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=False)
+    return nn.Sequential(*bn_relu(in_channels), conv)
+
+
+class DenseLayer(nn.Module):
+    """A 3x3 convolution that reads all maps before it and makes a few new ones.
+
+    Shape:
+        Any number of (N, C_i, H, W), of in_channels channels together -> (N, growth_rate, H, W)
+
+    Args:
+        in_channels: Channels that arrive, from all sources together.
+        growth_rate: Channels that the layer makes, k in the paper.
+        bottleneck: Whether a 1x1 convolution to 4 x growth_rate channels comes first.
+
+    Source:
+        Huang et al. 2017, section 3, "composite function" and "bottleneck layers".
+    """
+
+    def __init__(self, in_channels, growth_rate, bottleneck=True):
+        super().__init__()
+        width = 4 * growth_rate if bottleneck else in_channels
+        self.one = bn_relu_conv(in_channels, width, 1) if bottleneck else nn.Identity()
+        self.three = bn_relu_conv(width, growth_rate, 3)
+
+    def forward(self, *features):
+        return self.three(self.one(torch.cat(features, dim=1)))
+
+
+class BuffersKept:
+    """A context that puts back, at its end, what a network's buffers held: running statistics.
+
+    It can be entered any number of times: each backward pass through one graph does so once.
+    """
+
+    def __init__(self, net):
+        self.net = net
+
+    def __enter__(self):
+        self.before = [buffer.clone() for buffer in self.net.buffers()]
+
+    def __exit__(self, *error):
+        for buffer, value in zip(self.net.buffers(), self.before, strict=True):
+            buffer.copy_(value)
+
+
+def recomputed(layer, *features):
+    """Run a layer without keeping what is inside it, and run it again for its gradients.
+
+    The second run sees the same batch, which must not enter the running statistics once more.
+    """
+    return checkpoint(
+        layer,
+        *features,
+        use_reentrant=False,
+        context_fn=lambda: (nullcontext(), BuffersKept(layer)),
+    )
+
+
+class DenseBlock(nn.Module):
+    """Layers that each read the input and the outputs of all layers before them.
+
+    Shape:
+        (N, in_channels, H, W) -> (N, in_channels + layers x growth_rate, H, W)
+
+    Args:
+        in_channels: Channels that arrive, k_0 in the paper.
+        layers: How many layers.
+        growth_rate: Channels that each layer adds, k in the paper.
+        bottleneck: Whether each 3x3 has a 1x1 convolution before it.
+        memory_efficient: Keep the outputs of the layers only, and compute what is inside them again
+            when the gradients are. Gradients and running statistics are the same to the bit, so
+            long as the network stays in training between its forward and its backward pass.
+
+    Source:
+        Huang et al. 2017, figure 1 and equation 2. memory_efficient: Pleiss et al. 2017.
+    """
+
+    def __init__(self, in_channels, layers, growth_rate, bottleneck=True, memory_efficient=False):
+        super().__init__()
+        self.memory_efficient = memory_efficient
+        self.layers = nn.ModuleList(
+            DenseLayer(in_channels + i * growth_rate, growth_rate, bottleneck)
+            for i in range(layers)
+        )
+
+    def forward(self, x):
+        features = [x]
+        for layer in self.layers:
+            if self.memory_efficient:
+                features.append(recomputed(layer, *features))
+            else:
+                features.append(layer(*features))
+        return torch.cat(features, dim=1)
+
+
+class Transition(nn.Module):
+    """What stands between two blocks: a 1x1 convolution to fewer channels, and half the size.
+
+    Shape:
+        (N, in_channels, H, W) -> (N, out_channels, floor(H / 2), floor(W / 2))
+
+    Source:
+        Huang et al. 2017, section 3, "pooling layers" and "compression".
+    """
+
+    def __init__(self, in_channels, out_channels):
+        super().__init__()
+        self.conv = bn_relu_conv(in_channels, out_channels, 1)
+        self.pool = nn.AvgPool2d(2)
+
+    def forward(self, x):
+        return self.pool(self.conv(x))
