@@ -112,8 +112,11 @@ class SelectiveKernel(nn.Module):
         super().__init__()
         half = width // 2
         self.near = conv_bn_relu(half, width, 3, stride)
-        self.far = conv_bn_relu(width - half, width, 3, stride)
-        self.far[0].padding, self.far[0].dilation = (2, 2), (2, 2)
+        self.far = nn.Sequential(
+            nn.Conv2d(width - half, width, 3, stride, padding=2, dilation=2, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+        )
         self.attention = BranchAttention(2, width, hidden=max(width // 16, 8), bias=False)
 
     def forward(self, x):
