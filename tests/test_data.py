@@ -246,6 +246,26 @@ def make_batches(count=10, size=(6, 6), batch_size=4, shuffle=True, seed=0):
     return Batches(images.contiguous(), torch.arange(count), size, batch_size, shuffle, seed)
 
 
+def test_only_some_classes_are_kept_and_labelled_anew(folder):
+    data = fashion_mnist(root=folder, batch_size=7)
+    some = data.only("Bag", "Trouser")
+    assert some.classes == ("Bag", "Trouser")
+    assert (some.source, some.shape, some.device) == (data.source, data.shape, data.device)
+    for ours, theirs in ((some.train, data.train), (some.test, data.test)):
+        assert (ours.batch_size, ours.shuffle) == (theirs.batch_size, theirs.shuffle)
+        for label, old in ((0, 8), (1, 1)):
+            assert torch.equal(
+                ours.images[ours.labels == label], theirs.images[theirs.labels == old]
+            )
+        assert len(ours.labels) == sum((theirs.labels == old).sum() for old in (8, 1))
+    assert len(data.train.labels) == 120, "the whole is left alone"
+
+
+def test_a_class_of_no_such_name_is_refused(folder):
+    with pytest.raises(ValueError, match=r"name='Hat' must be a class: try one of \('T-shirt"):
+        fashion_mnist(root=folder).only("Bag", "Hat")
+
+
 def test_the_last_short_batch_is_kept():
     batches = make_batches()
     assert [len(labels) for _, labels in batches] == [4, 4, 2]

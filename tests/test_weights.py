@@ -1,5 +1,8 @@
 """Weights of torchvision into our networks: what is loaded, skipped and refused."""
 
+import os
+import pickle
+
 import pytest
 import torch
 import torchvision
@@ -125,6 +128,12 @@ def with_one_more(state):
     return state | {"extra.weight": torch.zeros(3, 2)}
 
 
+def with_one_gap_and_one_more(state):
+    """A gap in the middle does not shift what follows it."""
+    del state["layer1.1.conv1.weight"]
+    return with_one_more(state)
+
+
 def with_another_shape(state):
     return state | {"layer1.0.bn1.bias": torch.zeros(63)}
 
@@ -143,7 +152,12 @@ FAULTS = [
         r"ResNet in 1 entries, and nothing was loaded",
         r"head\.2\.bias \(1000,\) +missing",
     ),
-    (without_first, r"in 1\d\d entries", r"and 1\d\d more\nTry"),
+    (without_first, r"in 1 entries", r"stem\.0\.0\.weight \(64, 3, 7, 7\) +missing\nTry"),
+    (
+        with_one_gap_and_one_more,
+        r"in 2 entries",
+        r"stages\.0\.1\.residual\.0\.0\.weight \(64, 64, 3, 3\) +missing\n +missing +extra",
+    ),
     (with_one_more, r"in 1 entries", r"missing +extra\.weight \(3, 2\)"),
     (
         with_another_shape,
@@ -153,9 +167,13 @@ FAULTS = [
     (
         with_scale_and_shift_swapped,
         r"in 2 entries",
-        r"stem\.0\.1\.weight \(64,\) +bn1\.bias \(64,\)\n +stem\.0\.1\.bias \(64,\) +bn1\.weight",
+        r"missing +bn1\.bias \(64,\)\n +stem\.0\.1\.bias \(64,\) +missing",
     ),
-    (lambda state: {}, r"in 122 entries", r"stem\.0\.0\.weight \(64, 3, 7, 7\) +missing"),
+    (
+        lambda state: {},
+        r"in 122 entries",
+        r"weight \(64, 3, 7, 7\) +missing(?s:.)*and 117 more\nTry",
+    ),
 ]
 
 
@@ -231,3 +249,101 @@ def test_an_auxiliary_head_that_is_not_given_is_refused():
     theirs = WithAuxiliary("last").state_dict()
     with pytest.raises(ValueError, match=r"auxiliary\.weight \(3, 2\) +missing"):
         weights.load(WithAuxiliary("auxiliary", "last"), theirs)
+
+
+# Files
+
+
+@pytest.fixture
+def file(tmp_path):
+    """A file of weights: small, and in it one tensor that is easy to find."""
+    path = tmp_path / "net.pt"
+    torch.save({"weight": torch.full((1000,), 7.0), "steps": torch.tensor(3)}, path)
+    return path
+
+
+def assert_refused(path, message):
+    with pytest.raises(ValueError, match=message) as refusal:
+        weights.read(path)
+    text = str(refusal.value)
+    assert str(path) in text
+    assert len(text) < 400
+    assert "weights_only" not in text
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_what_was_saved_is_read(tmp_path, zipped):
+    saved = ours().state_dict()
+    torch.save(saved, tmp_path / "net.pt", _use_new_zipfile_serialization=zipped)
+    found = weights.read(tmp_path / "net.pt")
+    assert list(found) == list(saved)
+    assert same(saved, found) == set(saved)
+
+
+@pytest.mark.parametrize("keep", [0, 1, 10, 1000, 0.5, -1])
+def test_a_file_that_is_cut_off_is_refused(file, keep):
+    whole = file.read_bytes()
+    file.write_bytes(whole[: int(keep * len(whole)) if keep == 0.5 else keep])
+    assert_refused(file, "cut off")
+
+
+@pytest.mark.parametrize("content", [b"<html>404</html>", b"hello", pickle.dumps({"a": 1}, 2)])
+def test_what_is_no_file_of_weights_is_refused(file, content):
+    file.write_bytes(content)
+    assert_refused(file, "cut off|must hold a state dict")
+
+
+def test_a_file_in_the_old_format_that_is_cut_off_is_refused(tmp_path):
+    path = tmp_path / "net.pt"
+    torch.save({"weight": torch.ones(1000)}, path, _use_new_zipfile_serialization=False)
+    path.write_bytes(path.read_bytes()[:-100])
+    assert_refused(path, "cut off")
+
+
+def test_a_number_that_changed_on_the_way_is_found(file):
+    content = bytearray(file.read_bytes())
+    place = content.index(torch.tensor([7.0]).numpy().tobytes() * 2)
+    content[place] ^= 1
+    file.write_bytes(content)
+    assert torch.load(file, weights_only=True)["weight"].ne(7).any(), "torch does not look"
+    assert_refused(file, r"is damaged in net/data/\d")
+
+
+class Trap:
+    """What a stranger could put into a file: unpickling it makes a folder."""
+
+    def __init__(self, folder):
+        self.folder = str(folder)
+
+    def __reduce__(self):
+        return os.mkdir, (self.folder,)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_code_in_a_file_is_not_run(tmp_path, zipped):
+    folder, path = tmp_path / "sprung", tmp_path / "net.pt"
+    state = {"weight": torch.ones(2), "trap": Trap(folder)}
+    torch.save(state, path, _use_new_zipfile_serialization=zipped)
+    assert_refused(path, r"would run .*mkdir" if zipped else "would run code")
+    assert not folder.exists()
+    torch.load(path, weights_only=False)
+    assert folder.exists(), "the trap works"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([torch.ones(2)], "it holds list"),
+        (torch.ones(2), "it holds Tensor"),
+        ({"epoch": 3, "net": {"weight": torch.ones(2)}}, r"it holds \['epoch', 'net'\]"),
+        (nn.Linear(2, 3), r"would run torch\.nn\.modules\.linear\.Linear"),
+    ],
+)
+def test_what_is_no_state_dict_is_refused(file, content, message):
+    torch.save(content, file)
+    assert_refused(file, message)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"none\.pt"):
+        weights.read(tmp_path / "none.pt")

@@ -56,7 +56,7 @@ class Batches:
 
     def __init__(self, images, labels, size, batch_size, shuffle, seed=0):
         self.images, self.labels = images, labels
-        self.size, self.batch_size, self.shuffle = size, batch_size, shuffle
+        self.size, self.batch_size, self.shuffle, self.seed = size, batch_size, shuffle, seed
         self.generator = torch.Generator()
         self.reseed(seed)
 
@@ -88,6 +88,13 @@ class Batches:
         if images.shape[-2:] != self.size:
             images = F.interpolate(images, self.size, mode="bilinear", antialias=True).round()
         return images / 255, self.labels[chosen]
+
+    def only(self, kept):
+        """Return Batches of the images whose label is in `kept`, labelled by its place there."""
+        index, label = torch.nonzero(self.labels[:, None] == kept, as_tuple=True)
+        return Batches(
+            self.images[index], label, self.size, self.batch_size, self.shuffle, self.seed
+        )
 
 
 @dataclass(frozen=True, repr=False)
@@ -129,6 +136,18 @@ class Data:
         return f"{self.banner}\n{line}" if self.banner else line
 
     __repr__ = __str__
+
+    def only(self, *names):
+        """Return the Data of some classes, labelled 0, 1, ... in the order given.
+
+        Raises:
+            ValueError: There is no class of that name.
+        """
+        for name in names:
+            if name not in self.classes:
+                raise ValueError(f"name={name!r} must be a class: try one of {self.classes}")
+        kept = torch.tensor([self.classes.index(name) for name in names], device=self.device)
+        return Data(self.train.only(kept), self.test.only(kept), names, self.source)
 
     def show(self, count=16):
         """Draw the first training images with the names of their classes."""

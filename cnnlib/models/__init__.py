@@ -1,5 +1,14 @@
 """A model is a table of a paper: one file a family, the table written as data."""
 
+from cnnlib.models.beyond import (
+    narrow_resnet,
+    res2net50_26w_4s,
+    resnest50,
+    resnet50_ibn,
+    resnext50_32x4d,
+    se_resnet50,
+    sk_resnet50,
+)
 from cnnlib.models.densenet import (
     densenet121,
     densenet161,
@@ -45,13 +54,20 @@ __all__ = [
     "lenet",
     "mini_inception",
     "mini_resnet",
+    "narrow_resnet",
     "plain18",
     "plain34",
     "preact_resnet18",
+    "res2net50_26w_4s",
+    "resnest50",
     "resnet18",
     "resnet34",
     "resnet50",
+    "resnet50_ibn",
     "resnet101",
     "resnet152",
+    "resnext50_32x4d",
+    "se_resnet50",
+    "sk_resnet50",
     "unet",
 ]

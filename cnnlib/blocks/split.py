@@ -1,0 +1,206 @@
+"""Bottlenecks that part their channels: ResNeXt in groups, IBN in halves, Res2Net in scales.
+
+`width_for` gives all bottlenecks of this file and of `attention` the channels of their 3x3.
+"""
+
+from math import gcd
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from cnnlib.blocks.conv import conv_bn, conv_bn_relu
+from cnnlib.blocks.residual import shortcut
+
+
+def width_for(out_channels, width=64):
+    """Return the channels that a bottleneck's 3x3 has, in proportion to those that leave it.
+
+    Args:
+        out_channels: Channels that leave the block.
+        width: What the 3x3 has where 256 channels leave. 64 is the quarter of He et al. 2016.
+
+    Raises:
+        ValueError: The proportion is no whole number of channels.
+    """
+    step = 256 // gcd(width, 256)
+    if out_channels < step or out_channels % step:
+        raise ValueError(
+            f"out_channels={out_channels} must be a multiple of {step}, since the 3x3 has {width} "
+            f"channels for each 256 that leave: try {out_channels // step * step + step}"
+        )
+    return width * out_channels // 256
+
+
+class ResNeXtBlock(nn.Module):
+    """Bottleneck whose 3x3 works in groups that do not mix, and is wider for it.
+
+    Shape:
+        (N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))
+
+    Args:
+        in_channels: Channels that arrive.
+        out_channels: Channels that leave.
+        stride: Step of the 3x3 in pixels.
+        groups: Groups of the 3x3, the paper's cardinality C.
+        width: Channels of one group where 256 leave the block, the paper's d.
+
+    Source:
+        Xie et al. 2017, figure 3(c) and table 1.
+    """
+
+    def __init__(self, in_channels, out_channels, stride=1, groups=32, width=4):
+        super().__init__()
+        inner = groups * width_for(out_channels, width)
+        self.residual = nn.Sequential(
+            conv_bn_relu(in_channels, inner, 1),
+            conv_bn_relu(inner, inner, 3, stride, groups),
+            conv_bn(inner, out_channels, 1),
+        )
+        self.shortcut = shortcut(in_channels, out_channels, stride)
+
+    def forward(self, x):
+        return F.relu(self.residual(x) + self.shortcut(x))
+
+
+class IBN(nn.Module):
+    """Instance normalisation for the first half of the channels, batch normalisation for the rest.
+
+    Shape:
+        (N, channels, H, W) -> (N, channels, H, W)
+
+    Source:
+        Pan et al. 2018, figure 3(a).
+    """
+
+    def __init__(self, channels):
+        super().__init__()
+        self.halves = [channels // 2, channels - channels // 2]
+        self.instance = nn.InstanceNorm2d(self.halves[0], affine=True)
+        self.batch = nn.BatchNorm2d(self.halves[1])
+
+    def forward(self, x):
+        first, rest = x.split(self.halves, dim=1)
+        return torch.cat([self.instance(first), self.batch(rest)], dim=1)
+
+
+class IBNBottleneck(nn.Module):
+    """Bottleneck whose first normalisation is half instance, half batch.
+
+    Shape:
+        (N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))
+
+    Source:
+        Pan et al. 2018, figure 3(a): IBN-a.
+    """
+
+    def __init__(self, in_channels, out_channels, stride=1):
+        super().__init__()
+        width = width_for(out_channels)
+        self.residual = nn.Sequential(
+            nn.Conv2d(in_channels, width, 1, bias=False),
+            IBN(width),
+            nn.ReLU(inplace=True),
+            conv_bn_relu(width, width, 3, stride),
+            conv_bn(width, out_channels, 1),
+        )
+        self.shortcut = shortcut(in_channels, out_channels, stride)
+
+    def forward(self, x):
+        return F.relu(self.residual(x) + self.shortcut(x))
+
+
+class Cascade(nn.Module):
+    """Splits of the channels, each convolved together with the result of the one before.
+
+    Shape:
+        (N, scales x width, H, W) -> the same
+
+    Args:
+        width: Channels of a split.
+        scales: Splits, the paper's s. The last one passes as it is.
+
+    Source:
+        Gao et al. 2021, figure 2(b).
+
+    Departures:
+        The paper lets the first split pass. Here it is the last, as in the authors' code.
+    """
+
+    def __init__(self, width, scales):
+        super().__init__()
+        self.convs = nn.ModuleList(
+            nn.Conv2d(width, width, 3, padding=1, bias=False) for _ in range(scales - 1)
+        )
+        self.norms = nn.ModuleList(nn.BatchNorm2d(width) for _ in range(scales - 1))
+
+    def forward(self, x):
+        *splits, last = x.chunk(len(self.convs) + 1, dim=1)
+        done = []
+        for split, conv, norm in zip(splits, self.convs, self.norms, strict=True):
+            together = split + done[-1] if done else split
+            done.append(F.relu(norm(conv(together))))
+        return torch.cat([*done, last], dim=1)
+
+
+class SideBySide(nn.Module):
+    """Splits of the channels, each convolved alone, the last one pooled: a stage begins with it.
+
+    Shape:
+        (N, scales x width, H, W) -> (N, scales x width, ceil(H / stride), ceil(W / stride))
+
+    Args:
+        width: Channels of a split.
+        scales: Splits.
+        stride: Step in pixels. With 2 the results no longer fit the splits that they would join.
+
+    Source:
+        The code of Gao et al. 2021, which begins every stage so; the paper does not tell.
+    """
+
+    def __init__(self, width, scales, stride):
+        super().__init__()
+        self.convs = nn.ModuleList(
+            nn.Conv2d(width, width, 3, stride, padding=1, bias=False) for _ in range(scales - 1)
+        )
+        self.norms = nn.ModuleList(nn.BatchNorm2d(width) for _ in range(scales - 1))
+        self.pool = nn.AvgPool2d(3, stride, padding=1)
+
+    def forward(self, x):
+        *splits, last = x.chunk(len(self.convs) + 1, dim=1)
+        parts = zip(splits, self.convs, self.norms, strict=True)
+        done = [F.relu(norm(conv(split))) for split, conv, norm in parts]
+        return torch.cat([*done, self.pool(last)], dim=1)
+
+
+class Res2NetBlock(nn.Module):
+    """Bottleneck with a cascade of small 3x3 in place of the one.
+
+    Shape:
+        (N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))
+
+    Args:
+        in_channels: Channels that arrive.
+        out_channels: Channels that leave.
+        stride: Step of the 3x3 in pixels.
+        width: Channels of one split where 256 leave the block, the paper's w.
+        scales: Splits, the paper's s; at least 2.
+
+    Source:
+        Gao et al. 2021, figure 2(b). A block that changes the shape begins a stage: its splits
+        stand side by side.
+    """
+
+    def __init__(self, in_channels, out_channels, stride=1, width=26, scales=4):
+        super().__init__()
+        width = width_for(out_channels, width)
+        begins = stride != 1 or in_channels != out_channels
+        self.residual = nn.Sequential(
+            conv_bn_relu(in_channels, scales * width, 1),
+            SideBySide(width, scales, stride) if begins else Cascade(width, scales),
+            conv_bn(scales * width, out_channels, 1),
+        )
+        self.shortcut = shortcut(in_channels, out_channels, stride)
+
+    def forward(self, x):
+        return F.relu(self.residual(x) + self.shortcut(x))
