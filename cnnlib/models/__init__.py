@@ -1,5 +1,6 @@
 """A model is a table of a paper: one file a family, the table written as data."""
 
+from cnnlib.models.alexnet import alexnet
 from cnnlib.models.dilated import dilated_net
 from cnnlib.models.inception import (
     googlenet,
@@ -9,6 +10,7 @@ from cnnlib.models.inception import (
     mini_inception,
 )
 from cnnlib.models.lenet import lenet
+from cnnlib.models.nin import nin
 from cnnlib.models.resnet import (
     cifar_resnet,
     mini_resnet,
@@ -22,8 +24,10 @@ from cnnlib.models.resnet import (
     resnet152,
 )
 from cnnlib.models.unet import unet
+from cnnlib.models.vgg import vgg11, vgg11_quarter, vgg16
 
 __all__ = [
+    "alexnet",
     "cifar_resnet",
     "dilated_net",
     "googlenet",
@@ -33,6 +37,7 @@ __all__ = [
     "lenet",
     "mini_inception",
     "mini_resnet",
+    "nin",
     "plain18",
     "plain34",
     "preact_resnet18",
@@ -42,4 +47,7 @@ __all__ = [
     "resnet101",
     "resnet152",
     "unet",
+    "vgg11",
+    "vgg11_quarter",
+    "vgg16",
 ]
