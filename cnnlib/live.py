@@ -49,7 +49,7 @@ class Live:
 
     def after_epoch(self):
         """Print the row of the epoch."""
-        print(self.history.row(self.history.rows[-1]))
+        self.bar.write(self.history.row(self.history.rows[-1]))
 
     def close(self):
         """Remove the bar and leave the picture of all epochs."""

@@ -81,7 +81,8 @@ def fit(
 
     Raises:
         ValueError: epochs, lr or precision is out of range.
-        Diverged: The loss became infinite or not a number.
+        Diverged: The loss became infinite or not a number. This error, and any other that ends
+            training, holds the epochs before in its `history`.
     """
     check_recipe(epochs, lr)
     run = engine(data.device, precision)
@@ -113,7 +114,7 @@ def fit(
                 save(net, checkpoint)
     except KeyboardInterrupt:
         history.interrupted = True
-    except Diverged as stop:
+    except Exception as stop:
         stop.history = history
         raise
     finally:

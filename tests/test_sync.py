@@ -23,6 +23,8 @@ ARROWS = {
     "data": {"plots"},
     "live": {"plots"},
     "train": {"engine", "live", "plots"},
+    "recipes": set(),
+    "__main__": {"data", "models", "recipes", "trace", "train"},
 }
 
 
