@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from cnnlib import live
+from cnnlib.engine import engine
 from cnnlib.live import Live, in_notebook
 from cnnlib.train import History, Tally
 
@@ -87,7 +88,7 @@ def test_a_terminal_is_no_notebook():
 
 
 def test_reading_a_tally_gives_its_losses():
-    tally = Tally(1, "cpu")
-    tally.add(torch.tensor(2.0), torch.eye(3), torch.tensor([0, 1, 1]), lr=0.1)
+    tally = Tally(1, engine("cpu", "fp32"))
+    tally.add(torch.tensor(2.0), torch.tensor(2), torch.tensor([0, 1, 1]), lr=0.1)
     assert tally.read() == [2.0]
     assert tally.correct == 2
