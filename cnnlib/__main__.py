@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -14,12 +15,14 @@ import torch
 from cnnlib import models
 from cnnlib.data import fashion_mnist, fashion_scenes
 from cnnlib.data.mnist import COUNTS, UNPACKED_MD5, data_folder, fetch
+from cnnlib.engine import lost_a_process, processes
 from cnnlib.recipes import recipe
 from cnnlib.trace import trace
 from cnnlib.train import Diverged, History, fit
 
 SEGMENTERS = {"dilated_net", "unet"}  # they give a class to every pixel, and train on scenes
 FAILED, WRONG_CALL, INTERRUPTED = 1, 2, 130
+STOPPED = "stopped by a signal (Ctrl-C or SIGTERM)"
 
 
 def main(argv=None):
@@ -31,11 +34,13 @@ def main(argv=None):
         The exit code: 0 done, 1 stopped by what happened in the run, 2 wrong call, 130 Ctrl-C.
     """
     arguments = parser().parse_args(argv)
+    first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started
     aside = contextlib.redirect_stdout(sys.stderr) if arguments.json else contextlib.nullcontext()
     try:
         with aside:
             text, record, code = arguments.run(arguments)
-        print(json.dumps(record, indent=1) if arguments.json else text, flush=True)
+        if first:
+            print(json.dumps(record, indent=1) if arguments.json else text, flush=True)
         return code
     except ValueError as error:
         return say(error, WRONG_CALL)
@@ -47,12 +52,13 @@ def main(argv=None):
             raise
         return say(error, FAILED)
     except KeyboardInterrupt:
-        return say("stopped by Ctrl-C", INTERRUPTED)
+        return say(STOPPED, INTERRUPTED)
 
 
 def say(message, code):
-    """Print why a command ends, and return the exit code."""
-    print(f"cnnlib: {message}", file=sys.stderr)
+    """Print why a command ends, and return the exit code. Of several processes the first speaks."""
+    if os.environ.get("RANK", "0") == "0":
+        print(f"cnnlib: {message}", file=sys.stderr, flush=True)
     return code
 
 
@@ -80,7 +86,13 @@ def run_trace(arguments):
 
 
 def run_train(arguments):
-    """Train a model on Fashion-MNIST, or on scenes made of it."""
+    """Train a model on Fashion-MNIST, or on scenes made of it, in one process or in several."""
+    with processes() as rank:
+        return train_model(arguments, rank)
+
+
+def train_model(arguments, rank):
+    """Train in this process, number `rank`. The first one reports and writes."""
     usual = recipe(arguments.model)
     load = fashion_scenes if arguments.model in SEGMENTERS else fashion_mnist
     counts = {part: getattr(arguments, part) for part in COUNTS if getattr(arguments, part)}
@@ -91,7 +103,8 @@ def run_train(arguments):
         device=arguments.device,
         seed=arguments.seed,
     )
-    print(data)
+    if rank == 0:
+        print(data)
     torch.manual_seed(arguments.seed)
     net = getattr(models, arguments.model)(data.shape[0], len(data.classes))
     checked_trace(arguments.model, net, data.shape, depth=1)
@@ -109,7 +122,7 @@ def run_train(arguments):
             checkpoint=arguments.checkpoint,
         )
         if history.interrupted:
-            stop, code = "stopped by Ctrl-C", INTERRUPTED
+            stop, code = STOPPED, INTERRUPTED
     except (Diverged, RuntimeError) as error:
         history, code = getattr(error, "history", History()), FAILED
         stop = str(error)
@@ -119,13 +132,16 @@ def run_train(arguments):
                 f"{data.shape[1]}x{data.shape[2]} does not fit in the memory of {data.device}: "
                 f"try --batch-size {max(1, data.train.batch_size // 2)}"
             )
+        elif lost_a_process(error):
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun ends us, too: report first
+            stop = "another process of this run has ended, so training stops"
         elif not isinstance(error, Diverged):
             raise
     if stop:
         say(stop, code)
     record = dataclasses.asdict(history) | {"model": arguments.model, "stop": stop}
-    if arguments.log:
-        arguments.log.write_text(json.dumps(record, indent=1))
+    if arguments.record and rank == 0:
+        arguments.record.write_text(json.dumps(record, indent=1))
     return summary(arguments, history), record, code
 
 
@@ -139,8 +155,8 @@ def summary(arguments, history):
     ]
     if arguments.checkpoint:
         lines.append(f"The weights after that epoch are in {arguments.checkpoint}")
-    if arguments.log:
-        lines.append(f"The record is in {arguments.log}")
+    if arguments.record:
+        lines.append(f"The record is in {arguments.record}")
     return "\n".join(lines)
 
 
@@ -202,7 +218,7 @@ def parser():
     train.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto")
     train.add_argument("--device", metavar="NAME", help="such as cpu or cuda:1")
     train.add_argument("--checkpoint", type=new_file, metavar="PATH", help="weights, each epoch")
-    train.add_argument("--log", type=new_file, metavar="PATH", help="the record, as JSON")
+    train.add_argument("--record", type=new_file, metavar="PATH", help="the record, as JSON")
     train.set_defaults(run=run_train)
 
     for command in (data, table, train):
@@ -243,4 +259,5 @@ def new_file(text):
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what is done is kept
     sys.exit(main())

@@ -298,11 +298,14 @@ def can_be_recorded(net, optimizer):
 def processes():
     """Join the processes that torchrun started, if it did, and leave them at the end.
 
+    Yields:
+        The number of this process, from 0.
+
     Raises:
         ValueError: There are more processes than GPUs.
     """
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
-        yield
+        yield 0
         return
     backend = "gloo"
     if torch.cuda.is_available():
@@ -315,7 +318,7 @@ def processes():
         torch.cuda.set_device(local)
         backend = "nccl"
     distributed.init_process_group(backend)
-    yield
+    yield distributed.get_rank()
     distributed.destroy_process_group()
 
 

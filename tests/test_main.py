@@ -132,7 +132,7 @@ def test_data_that_cannot_be_had(capsys, monkeypatch, tmp_path, error):
 
 def test_train_prints_rows_and_leaves_checkpoint_and_log(capsys, tmp_path):
     weights, log = tmp_path / "net.pt", tmp_path / "log.json"
-    code, out, _ = run(capsys, *TINY, "--checkpoint", weights, "--log", log)
+    code, out, _ = run(capsys, *TINY, "--checkpoint", weights, "--record", log)
     assert code == 0
     assert sum(line.split()[:1] in (["1"], ["2"]) for line in out.splitlines()) == 2
     assert f"are in {weights}" in out
@@ -170,7 +170,7 @@ def test_segmenters_train_on_scenes(capsys, monkeypatch):
 
 def test_a_net_that_diverges_keeps_what_came_before(capsys, tmp_path):
     log = tmp_path / "log.json"
-    code, out, err = run(capsys, *TINY, "--lr", "1e38", "--momentum", "0.9", "--log", log)
+    code, out, err = run(capsys, *TINY, "--lr", "1e38", "--momentum", "0.9", "--record", log)
     assert code == 1
     assert err.startswith("cnnlib: the loss is nan in epoch ") or "the loss is inf" in err
     assert len(err.splitlines()) == 1
@@ -197,7 +197,7 @@ def test_a_net_that_does_not_fit_in_memory(capsys, monkeypatch, tmp_path, error)
         return evaluate(*arguments)
 
     monkeypatch.setitem(command.fit.__globals__, "evaluate", failing)
-    code, out, err = run(capsys, *TINY, "--log", log)
+    code, out, err = run(capsys, *TINY, "--record", log)
     assert code == 1
     assert err == (
         "cnnlib: lenet with batches of 16 images of 28x28 does not fit in the memory of cpu: "
@@ -241,7 +241,7 @@ def child(*argv, **options):
 
 def test_ctrl_c_ends_with_one_message_and_keeps_the_epochs(tmp_path):
     log = tmp_path / "log.json"
-    argv = ["train", "lenet", "--epochs", 100_000, "--train", 32, "--test", 10, "--log", log]
+    argv = ["train", "lenet", "--epochs", 100_000, "--train", 32, "--test", 10, "--record", log]
     process = child(*argv)
     try:
         lines = [process.stdout.readline() for _ in range(4)]
@@ -252,7 +252,7 @@ def test_ctrl_c_ends_with_one_message_and_keeps_the_epochs(tmp_path):
         process.kill()
     assert process.returncode == 130
     assert "Traceback" not in err
-    assert err.splitlines()[-1] == "cnnlib: stopped by Ctrl-C"
+    assert err.splitlines()[-1] == "cnnlib: stopped by a signal (Ctrl-C or SIGTERM)"
     assert "of 100000" in out
     record = json.loads(log.read_text())
     assert record["interrupted"]

@@ -24,7 +24,7 @@ ARROWS = {
     "live": {"plots"},
     "train": {"engine", "live", "plots"},
     "recipes": set(),
-    "__main__": {"data", "models", "recipes", "trace", "train"},
+    "__main__": {"data", "engine", "models", "recipes", "trace", "train"},
 }
 
 
