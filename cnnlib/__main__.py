@@ -1,4 +1,4 @@
-"""The command line: python -m cnnlib data | trace | train."""
+"""The command line: python -m cnnlib data | trace | train | bench."""
 
 import argparse
 import contextlib
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from cnnlib import models
+from cnnlib import bench, models
 from cnnlib.data import fashion_mnist, fashion_scenes
 from cnnlib.data.mnist import COUNTS, UNPACKED_MD5, data_folder, fetch
 from cnnlib.engine import lost_a_process, processes
@@ -145,6 +145,21 @@ def train_model(arguments, rank):
     return summary(arguments, history), record, code
 
 
+def run_bench(arguments):
+    """Measure our training loop beside another one."""
+    print(bench.HEADER)
+    record = bench.bench(
+        arguments.models,
+        arguments.against,
+        arguments.rounds,
+        arguments.epochs,
+        arguments.batches,
+        arguments.seed,
+        arguments.folder,
+    )
+    return f"The table is in {arguments.folder}", record, 0
+
+
 def summary(arguments, history):
     """Say what a training leaves, finished or not."""
     if not history.rows:
@@ -192,7 +207,9 @@ class Parser(argparse.ArgumentParser):
 def parser():
     """Build the parser of the command line."""
     top = Parser(prog="python -m cnnlib", description="Convolutional networks on Fashion-MNIST.")
-    commands = top.add_subparsers(dest="command", required=True, metavar="data | trace | train")
+    commands = top.add_subparsers(
+        dest="command", required=True, metavar="data | trace | train | bench"
+    )
 
     data = commands.add_parser("data", help="fetch Fashion-MNIST, verify it, say where it lies")
     data.add_argument("--root", help="a folder for it (default: CNNLIB_DATA or the user's cache)")
@@ -221,7 +238,17 @@ def parser():
     train.add_argument("--record", type=new_file, metavar="PATH", help="the record, as JSON")
     train.set_defaults(run=run_train)
 
-    for command in (data, table, train):
+    measure = commands.add_parser("bench", help="measure our training loop beside another one")
+    measure.add_argument("--models", type=model_name, nargs="+", required=True, metavar="MODEL")
+    measure.add_argument("--against", choices=("d2l", "strong"), default="d2l")
+    measure.add_argument("--rounds", type=whole, default=3, metavar="N", help="warm runs of each")
+    measure.add_argument("--epochs", type=whole, default=1, metavar="N")
+    measure.add_argument("--batches", type=whole, metavar="N", help="in an epoch; default: all")
+    measure.add_argument("--seed", type=int, default=0, metavar="N")
+    measure.add_argument("--folder", default="results", metavar="PATH", help="for the JSON file")
+    measure.set_defaults(run=run_bench)
+
+    for command in (data, table, train, measure):
         command.add_argument("--json", action="store_true", help="print JSON")
     return top
 

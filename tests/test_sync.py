@@ -24,7 +24,8 @@ ARROWS = {
     "live": {"plots"},
     "train": {"engine", "live", "plots"},
     "recipes": set(),
-    "__main__": {"data", "engine", "models", "recipes", "trace", "train"},
+    "bench": {"data", "engine", "models", "recipes", "trace", "train"},
+    "__main__": {"bench", "data", "engine", "models", "recipes", "trace", "train"},
 }
 
 

@@ -7,6 +7,7 @@ import shutil
 import socket
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -316,6 +317,13 @@ def md5(path):
     """Return the checksum of a file, or None if there is no such file."""
     if not path.is_file():
         return None
+    about = path.stat()
+    return checksum(path, about.st_size, about.st_mtime_ns)
+
+
+@cache
+def checksum(path, size, modified):
+    """Return the checksum of a file, which is read again only when it has changed."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "md5").hexdigest()
 
