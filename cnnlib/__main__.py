@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import dataclasses
 import difflib
+import functools
 import json
 import os
 import signal
@@ -18,7 +19,7 @@ from cnnlib.data.mnist import COUNTS, UNPACKED_MD5, data_folder, fetch
 from cnnlib.engine import lost_a_process, processes
 from cnnlib.recipes import recipe
 from cnnlib.trace import trace
-from cnnlib.train import Diverged, History, fit
+from cnnlib.train import Diverged, History, fit, sgd
 
 SEGMENTERS = {"dilated_net", "unet"}  # they give a class to every pixel, and train on scenes
 FAILED, WRONG_CALL, INTERRUPTED = 1, 2, 130
@@ -108,6 +109,8 @@ def train_model(arguments, rank):
     torch.manual_seed(arguments.seed)
     net = getattr(models, arguments.model)(data.shape[0], len(data.classes))
     checked_trace(arguments.model, net, data.shape, depth=1)
+    if arguments.compile:
+        net.compile()
     momentum = usual.momentum if arguments.momentum is None else arguments.momentum
     stop, code = "", 0
     try:
@@ -116,7 +119,7 @@ def train_model(arguments, rank):
             data,
             arguments.epochs,
             usual.lr if arguments.lr is None else arguments.lr,
-            optimizer=lambda parameters, lr: torch.optim.SGD(parameters, lr, momentum),
+            optimizer=functools.partial(sgd, momentum=momentum),
             seed=arguments.seed,
             precision=arguments.precision,
             checkpoint=arguments.checkpoint,
@@ -233,6 +236,7 @@ def parser():
     train.add_argument("--test", type=whole, metavar="N", help="test images to keep")
     train.add_argument("--seed", type=int, default=0, metavar="N")
     train.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto")
+    train.add_argument("--compile", action="store_true", help="torch.compile the network first")
     train.add_argument("--device", metavar="NAME", help="such as cpu or cuda:1")
     train.add_argument("--checkpoint", type=new_file, metavar="PATH", help="weights, each epoch")
     train.add_argument("--record", type=new_file, metavar="PATH", help="the record, as JSON")

@@ -6,6 +6,7 @@ The clock covers building the loaders, all epochs, and the evaluation after each
 
 import contextlib
 import copy
+import functools
 import gc
 import importlib.metadata
 import io
@@ -32,7 +33,7 @@ from cnnlib.data import fashion_mnist
 from cnnlib.engine import engine
 from cnnlib.recipes import recipe
 from cnnlib.trace import trace
-from cnnlib.train import evaluate, fit
+from cnnlib.train import evaluate, fit, sgd
 
 BATCHES_ON_A_CPU = 40  # of a network for images above 28 pixels; a whole epoch takes hours
 STEPS_ALONE = 10
@@ -212,8 +213,8 @@ class Ours:
 
     def fit(self, net, data, epochs):
         """Train by plain stochastic gradient descent."""
-        fused = lambda parameters, lr: torch.optim.SGD(parameters, lr, fused=True)  # noqa: E731
-        fit(net, data, epochs, self.job.lr, optimizer=fused, seed=self.job.seed, plot=False)
+        plain = functools.partial(sgd, momentum=0)
+        fit(net, data, epochs, self.job.lr, optimizer=plain, seed=self.job.seed, plot=False)
 
     def load(self):
         """Read every training image once."""

@@ -254,6 +254,8 @@ class Recorded:
                 group["lr"] = rate
             with torch.cuda.graph(graph):
                 self.results = self.step(*self.batch)
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
             raise RuntimeError(
                 f"the training step cannot be recorded as a CUDA graph: {error}\nTry graph=False"

@@ -31,11 +31,11 @@ def budget():
     return wanted
 
 
-def sgd(parameters, lr):
-    """Build the default optimiser: stochastic gradient descent with momentum 0.9."""
+def sgd(parameters, lr, momentum=0.9):
+    """Build the default optimiser: stochastic gradient descent, fused where torch has it."""
     parameters = list(parameters)
     fused = all(p.device.type in ("cpu", "cuda") for p in parameters)
-    return torch.optim.SGD(parameters, lr, momentum=0.9, fused=fused)
+    return torch.optim.SGD(parameters, lr, momentum, fused=fused)
 
 
 def constant(optimizer, steps):

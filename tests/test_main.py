@@ -156,6 +156,14 @@ def test_the_seed_decides_weights_and_order(capsys):
     assert runs[0]["losses"] == runs[1]["losses"] != runs[2]["losses"]
 
 
+@pytest.mark.parametrize("wanted", [True, False])
+def test_a_network_is_compiled_only_on_request(capsys, monkeypatch, wanted):
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compiled.append(self))
+    assert run(capsys, *TINY, *["--compile"] * wanted)[0] == 0
+    assert len(compiled) == wanted
+
+
 def test_segmenters_train_on_scenes(capsys, monkeypatch):
     asked = []
 
