@@ -115,7 +115,8 @@ def engine(device, precision="auto", graph=True):
 
     Args:
         device: A torch device or its name.
-        precision: "fp32", "bf16", or "auto": bf16 where this machine gains from it, else fp32.
+        precision: "bf16", with channels last; "fp32", which leaves all as it is; or "auto": bf16
+            where this machine gains from it, else fp32, with channels last where that gains.
         graph: Whether a step may be recorded as a CUDA graph: on a CUDA device, in one process.
 
     Raises:
@@ -130,12 +131,16 @@ def engine(device, precision="auto", graph=True):
     if distributed.is_available() and distributed.is_initialized():
         rank, processes = distributed.get_rank(), distributed.get_world_size()
     if precision == "auto":
-        pays = torch.tensor(int(bf16_pays(device.type)), device=device)
+        pays = bf16_pays(device.type)
         if processes > 1:  # they must all do the same
-            distributed.all_reduce(pays, distributed.ReduceOp.MIN)
+            agreed = torch.tensor(int(pays), device=device)
+            distributed.all_reduce(agreed, distributed.ReduceOp.MIN)
+            pays = bool(agreed)
+        last = pays or channels_last_pays(device.type)
         precision = "bf16" if pays else "fp32"
+    else:
+        last = precision == "bf16"
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    last = precision == "bf16" or channels_last_pays(device.type)
     memory_format = torch.channels_last if last else torch.contiguous_format
     graph = graph and device.type == "cuda" and processes == 1
     return Engine(device, dtype, memory_format, graph, rank, processes)

@@ -79,7 +79,8 @@ def fit(
             batch. None: `constant`.
         loss: A function (outputs, labels) -> mean loss of the batch. None: the cross-entropy.
         seed: Decides the order of the images and what dropout drops. The first weights are yours.
-        precision: "fp32", "bf16", or "auto" for what this machine does best.
+        precision: "bf16"; "fp32", whose numbers are those of a loop written out; or "auto" for what
+            this machine does best.
         checkpoint: A path. After each epoch the weights are written there, whole or not at all.
         graph: On a GPU, with a fused optimiser: record the step as a CUDA graph and replay it.
             Say False where `net` or `loss` runs Python that counts, as a list that it appends to.

@@ -65,11 +65,14 @@ def test_unknown_precision_is_refused():
         engine("cpu", "fp16")
 
 
-def test_channels_last_on_a_cpu_with_onednn(monkeypatch):
-    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
-    assert engine("cpu", "fp32").memory_format is torch.channels_last
-    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
-    assert engine("cpu", "fp32").memory_format is torch.contiguous_format
+def test_auto_takes_channels_last_on_a_cpu_with_onednn(monkeypatch):
+    monkeypatch.setattr(module, "bf16_pays", lambda device: False)
+    for onednn, memory_format in ((True, torch.channels_last), (False, torch.contiguous_format)):
+        monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda has=onednn: has)
+        run = engine("cpu", "auto")
+        assert (run.precision, run.memory_format) == ("fp32", memory_format)
+        assert engine("cpu", "fp32").memory_format is torch.contiguous_format
+        assert engine("cpu", "bf16").memory_format is torch.channels_last
     assert not channels_last_pays("cuda")
 
 

@@ -290,17 +290,20 @@ def small_convnet():
         nn.BatchNorm2d(8),
         nn.ReLU(),
         nn.MaxPool2d(2),
-        nn.Conv2d(8, 16, 1),
+        nn.Conv2d(8, 16, 3, padding=1),
         nn.ReLU(),
         nn.Flatten(),
         nn.Linear(64, 4),
     )
 
 
-def test_the_fast_path_follows_the_plain_loop_for_50_steps():
+def test_the_fast_path_follows_the_plain_loop_for_50_steps(monkeypatch):
     """Memory format and fused optimiser against the loop written out; 10 of 50 batches are short."""
+    monkeypatch.setattr(engine, "bf16_pays", lambda device: False)
+    monkeypatch.setattr(engine, "channels_last_pays", lambda device: True)
     data, ours, theirs = ToyData(), small_convnet(), small_convnet()
-    history = fit(ours, data, 10, 0.02, precision="fp32")
+    history = fit(ours, data, 10, 0.02)
+    assert ours[4].weight.is_contiguous(memory_format=torch.channels_last)
     losses = by_hand(theirs, data, 10, 0.02, seed=0)
     assert len(losses) == 50
     assert history.losses == pytest.approx(losses, rel=1e-3, abs=1e-4)
