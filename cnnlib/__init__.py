@@ -5,6 +5,7 @@ trace        the per-layer shape trace of any network; fields follows what a val
 blocks       a block is a figure of a paper
 models       a model is a table of a paper
 data         Fashion-MNIST on the device, scenes made of it, a drawn stand-in
-train        fit, evaluate, History; engine is what makes a step fast
+train        fit, evaluate, History; engine is what makes a step fast or parallel
+recipes      how each model is trained; bench measures fit beside other loops
 plots        pictures;  check  predictions and exercise answers
 """

@@ -1,30 +1,46 @@
-"""What makes a training step fast: precision and memory format. `train.fit` stays readable."""
+"""What makes a training step fast or parallel: precision, memory format, CUDA graphs, processes.
 
+`train.fit` stays readable.
+"""
+
+import os
 import time
-from contextlib import nullcontext
+import warnings
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 
 import torch
+from torch import distributed
+from torch.nn.parallel import DistributedDataParallel
 
 GAIN_WORTH_HAVING = (
     1.5  # bfloat16 has to beat float32 by this factor, or rounding costs more than it buys
 )
+STEPS_BEFORE_RECORDING = 3  # in which libraries choose their kernels and allocate their memory
+EVALUATED_AT_ONCE = 4  # training batches: where nothing is kept for a backward pass they fit
 
 
 @dataclass(frozen=True)
 class Engine:
-    """How a step runs on one device.
+    """How a step runs on one device, as one of one or several processes.
 
     Args:
         device: Where the network and its batches live.
         dtype: Type of the products inside convolutions and linear layers. Weights stay float32.
-        memory_format: Order of an image batch in memory: channels last suits bfloat16 kernels.
+        memory_format: Order of an image batch in memory: channels last suits most kernels. In a
+            network of your own, flatten such a batch with .flatten(1), since .view refuses it.
+        graph: Whether a training step may be recorded as a CUDA graph.
+        rank: Number of this process, from 0.
+        processes: How many train the network together.
     """
 
     device: torch.device
     dtype: torch.dtype
     memory_format: torch.memory_format
+    graph: bool = False
+    rank: int = 0
+    processes: int = 1
 
     @property
     def precision(self):
@@ -45,13 +61,63 @@ class Engine:
             return nullcontext()
         return torch.autocast(self.device.type, self.dtype)
 
+    def fastest(self, step, net, optimizer):
+        """Return a training step that does the same as `step`, on a GPU from a recording."""
+        if self.graph and can_be_recorded(net, optimizer):
+            return Recorded(step, optimizer, self.device)
+        return step
 
-def engine(device, precision="auto"):
-    """Choose precision and memory format for a device.
+    def to_evaluate(self, batches):
+        """Return batches for an evaluation: larger ones on a GPU, this process's part of them."""
+        factor = EVALUATED_AT_ONCE if self.device.type == "cuda" else 1
+        if factor == self.processes == 1:
+            return batches
+        return batches.regroup(factor * batches.batch_size, self.rank, self.processes)
+
+    # Several processes: each has the whole network and computes its part of every batch.
+
+    def to_train(self, batches):
+        """Return this process's equal part of each batch.
+
+        Raises:
+            ValueError: The parts would not be equal, so their mean would not be the batch's.
+        """
+        if self.processes == 1:
+            return batches
+        sizes = {"batch_size": batches.batch_size, "train": len(batches.labels)}
+        for name, size in sizes.items():
+            if size % self.processes:
+                raise ValueError(
+                    f"{name}={size} must be a multiple of the {self.processes} processes: "
+                    f"try {name}={max(1, size // self.processes) * self.processes}"
+                )
+        return batches.regroup(batches.batch_size, self.rank, self.processes)
+
+    def parallel(self, net):
+        """Return the network to train: with several processes, one that averages gradients."""
+        return DistributedDataParallel(net) if self.processes > 1 else net
+
+    def agree(self, net):
+        """Give the network the buffers of the first process: each has seen its images only."""
+        if self.processes > 1:
+            for buffer in net.buffers():
+                distributed.broadcast(buffer, src=0)
+
+    def total(self, tensor):
+        """Return the sum of a tensor over the processes."""
+        if self.processes > 1:
+            distributed.all_reduce(tensor)
+        return tensor
+
+
+def engine(device, precision="auto", graph=True):
+    """Choose precision and memory format for a device, and find the other processes.
 
     Args:
         device: A torch device or its name.
-        precision: "fp32", "bf16", or "auto": bf16 where this machine gains from it, else fp32.
+        precision: "bf16", with channels last; "fp32", which leaves all as it is; or "auto": bf16
+            where this machine gains from it, else fp32, with channels last where that gains.
+        graph: Whether a step may be recorded as a CUDA graph: on a CUDA device, in one process.
 
     Raises:
         ValueError: The precision is not one of the three.
@@ -61,11 +127,23 @@ def engine(device, precision="auto"):
             f"precision={precision!r} must be 'auto', 'bf16' or 'fp32': try precision='auto'"
         )
     device = torch.device(device)
+    rank, processes = 0, 1
+    if distributed.is_available() and distributed.is_initialized():
+        rank, processes = distributed.get_rank(), distributed.get_world_size()
     if precision == "auto":
-        precision = "bf16" if bf16_pays(device.type) else "fp32"
-    if precision == "bf16":
-        return Engine(device, torch.bfloat16, torch.channels_last)
-    return Engine(device, torch.float32, torch.contiguous_format)
+        pays = bf16_pays(device.type)
+        if processes > 1:  # they must all do the same
+            agreed = torch.tensor(int(pays), device=device)
+            distributed.all_reduce(agreed, distributed.ReduceOp.MIN)
+            pays = bool(agreed)
+        last = pays or channels_last_pays(device.type)
+        precision = "bf16" if pays else "fp32"
+    else:
+        last = precision == "bf16"
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    memory_format = torch.channels_last if last else torch.contiguous_format
+    graph = graph and device.type == "cuda" and processes == 1
+    return Engine(device, dtype, memory_format, graph, rank, processes)
 
 
 @cache
@@ -88,3 +166,172 @@ def bf16_pays(device_type):
             torch.mm(matrix, matrix)
             fastest[i] = min(fastest[i], time.perf_counter() - start)
     return fastest[0] > GAIN_WORTH_HAVING * fastest[1]
+
+
+def channels_last_pays(device_type):
+    """Say whether float32 convolutions gain from images whose channels lie side by side.
+
+    With oneDNN's kernels a CPU does: a training step of the networks here took 0.97 to 0.72 times
+    as long (U-Net 1.03). A GPU without bfloat16 does not.
+    """
+    return device_type == "cpu" and torch.backends.mkldnn.is_available()
+
+
+# CUDA graphs
+
+
+class Recorded:
+    """A training step that is recorded as a CUDA graph, and then replayed.
+
+    A small network's step is a hundred short kernels, and starting them one by one from Python
+    takes longer than running them. A replay starts all of them at once, on the memory that the
+    recording used: so the batch is copied there, and the results are copied out.
+
+    The first steps run one by one. So does a batch of another shape, as the last short one, and
+    every batch while a schedule has another optimiser setting than the recording, such as momentum;
+    the learning rate alone is read anew in each replay. If a step waits for the device, as one that
+    prints a loss does, it cannot be recorded, and all run one by one.
+
+    Args:
+        step: A function of a batch, (images, labels), that returns a tuple of tensors.
+        optimizer: The one that it steps.
+        device: A CUDA device.
+    """
+
+    def __init__(self, step, optimizer, device):
+        self.step, self.optimizer, self.device = step, optimizer, device
+        self.shapes = None
+        self.steps = 0
+        self.graph = None
+        self.waits = False
+
+    def __call__(self, *batch):
+        shapes = [tensor.shape for tensor in batch]
+        self.shapes = self.shapes or shapes
+        if self.waits or shapes != self.shapes:
+            return self.step(*batch)
+        if self.steps < STEPS_BEFORE_RECORDING:
+            self.steps += 1
+            return self.warm_up(batch)
+        if self.graph is None:
+            self.record(batch)
+        if settings(self.optimizer) != self.settings:
+            return self.step(*batch)
+        for ours, given in zip(self.batch, batch, strict=True):
+            ours.copy_(given)
+        for rate, group in zip(self.rates, self.optimizer.param_groups, strict=True):
+            rate.fill_(group["lr"])
+        self.graph.replay()
+        return tuple(result.clone() for result in self.results)
+
+    def warm_up(self, batch):
+        """Run one step on a stream of its own, as a recording does, and see whether it waits."""
+        mode = torch.cuda.get_sync_debug_mode()
+        stream, ours = torch.cuda.current_stream(self.device), torch.cuda.Stream(self.device)
+        ours.wait_stream(stream)
+        with warnings.catch_warnings(record=True) as caught, torch.cuda.stream(ours):
+            warnings.simplefilter("always")
+            # In the first step libraries may wait while they set themselves up.
+            torch.cuda.set_sync_debug_mode("warn" if self.steps > 1 else "default")
+            try:
+                results = self.step(*batch)
+            finally:
+                torch.cuda.set_sync_debug_mode(mode)
+        stream.wait_stream(ours)
+        self.waits = any("synchronizing CUDA operation" in str(each.message) for each in caught)
+        return results
+
+    def record(self, batch):
+        """Record a step. Nothing is computed yet.
+
+        Raises:
+            RuntimeError: It cannot be recorded.
+        """
+        groups = self.optimizer.param_groups
+        self.settings = settings(self.optimizer)
+        self.batch = [tensor.clone() for tensor in batch]
+        self.rates = [torch.tensor(group["lr"], device=self.device) for group in groups]
+        before = [group["lr"] for group in groups]
+        graph = torch.cuda.CUDAGraph()
+        self.optimizer.zero_grad(set_to_none=True)
+        try:
+            for group, rate in zip(groups, self.rates, strict=True):
+                group["lr"] = rate
+            with torch.cuda.graph(graph):
+                self.results = self.step(*self.batch)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            raise RuntimeError(
+                f"the training step cannot be recorded as a CUDA graph: {error}\nTry graph=False"
+            ) from error
+        finally:
+            for group, lr in zip(groups, before, strict=True):
+                group["lr"] = lr
+        self.graph = graph
+
+
+def settings(optimizer):
+    """Return what a recording holds fast: each group's settings but its learning rate."""
+    moving = ("params", "lr", "initial_lr")
+    return [
+        {name: value for name, value in group.items() if name not in moving}
+        for group in optimizer.param_groups
+    ]
+
+
+def can_be_recorded(net, optimizer):
+    """Tell whether a step may be replayed without Python.
+
+    The optimiser must read its learning rate on the device, which the fused ones do (Adam also
+    needs capturable=True). A hook is Python, and a replay would skip it.
+    """
+    hooked = any(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        for module in net.modules()
+    )
+    return not hooked and all(
+        group.get("fused") and group.get("capturable", True) for group in optimizer.param_groups
+    )
+
+
+# Several processes
+
+
+@contextmanager
+def processes():
+    """Join the processes that torchrun started, if it did, and leave them at the end.
+
+    Yields:
+        The number of this process, from 0.
+
+    Raises:
+        ValueError: There are more processes than GPUs.
+    """
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        yield 0
+        return
+    backend = "gloo"
+    if torch.cuda.is_available():
+        local, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if local >= gpus:
+            raise ValueError(
+                f"--nproc-per-node must be at most the {gpus} GPUs here: "
+                f"try --nproc-per-node {gpus}"
+            )
+        torch.cuda.set_device(local)
+        backend = "nccl"
+    distributed.init_process_group(backend)
+    yield distributed.get_rank()
+    distributed.destroy_process_group()
+
+
+def lost_a_process(error):
+    """Tell whether an error means that another process has ended, as backends put it."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return False
+    text = str(error).lower()
+    return isinstance(error, distributed.DistError) or "connection" in text or "pipe" in text

@@ -22,24 +22,27 @@ class Live:
         history: The History that the run fills.
         batches: Batches in an epoch.
         plot: Draw the curves, in a notebook.
+        silent: Show nothing, and never look: another process of this run does.
     """
 
-    def __init__(self, history, batches, plot):
+    def __init__(self, history, batches, plot, silent=False):
         self.history = history
         self.batches = batches
-        self.moving = os.environ.get("CNNLIB_LIVE") != "0"
-        self.plot = plot and in_notebook()
+        self.silent = silent
+        self.moving = os.environ.get("CNNLIB_LIVE") != "0" and not silent
+        self.plot = plot and in_notebook() and not silent
         self.handle = None
         self.looked = time.perf_counter()
-        print(history.banner, end="\n" * bool(history.banner))
-        print(history.header())
+        if not silent:
+            print(history.banner, end="\n" * bool(history.banner))
+            print(history.header())
         total = history.recipe["epochs"] * batches
         self.bar = tqdm(total=total, unit="batch", leave=False, disable=not self.moving)
 
     def after_batch(self, tally):
         """Move the bar. Every two seconds, look at the loss and move the curve."""
         self.bar.update()
-        if time.perf_counter() - self.looked < SECONDS_BETWEEN_LOOKS:
+        if self.silent or time.perf_counter() - self.looked < SECONDS_BETWEEN_LOOKS:
             return
         losses = self.history.losses + tally.read()
         self.bar.set_postfix(loss=f"{losses[-1]:.3f}")
@@ -49,13 +52,14 @@ class Live:
 
     def after_epoch(self):
         """Print the row of the epoch."""
-        print(self.history.row(self.history.rows[-1]))
+        if not self.silent:
+            self.bar.write(self.history.row(self.history.rows[-1]))
 
     def close(self):
         """Remove the bar and leave the picture of all epochs."""
         self.bar.close()
         rows = self.history.rows
-        if self.history.interrupted:
+        if self.history.interrupted and not self.silent:
             print(f"Stopped: {len(rows)} of {self.history.recipe['epochs']} epochs were completed.")
         if not (self.plot and rows):
             return

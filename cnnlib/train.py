@@ -31,9 +31,11 @@ def budget():
     return wanted
 
 
-def sgd(parameters, lr):
-    """Build the default optimiser: stochastic gradient descent with momentum 0.9."""
-    return torch.optim.SGD(parameters, lr, momentum=0.9)
+def sgd(parameters, lr, momentum=0.9):
+    """Build the default optimiser: stochastic gradient descent, fused where torch has it."""
+    parameters = list(parameters)
+    fused = all(p.device.type in ("cpu", "cuda") for p in parameters)
+    return torch.optim.SGD(parameters, lr, momentum, fused=fused)
 
 
 def constant(optimizer, steps):
@@ -53,6 +55,7 @@ def fit(
     seed=0,
     precision="auto",
     checkpoint=None,
+    graph=True,
     plot=True,
 ):
     """Train a network, and evaluate it on the test images after each epoch.
@@ -60,6 +63,10 @@ def fit(
     The network moves to the device of the data and is trained in place. One row is printed an
     epoch; in a notebook a curve moves meanwhile, and a picture of all epochs stays. The Stop button
     (KeyboardInterrupt) ends training early, and the network keeps what it has learned.
+
+    In processes that torchrun started, each one trains on its part of every batch, and the first
+    one prints, draws and writes. The mean gradient and the loss are those of the whole batch; batch
+    normalisation sees the part only, and keeps the running statistics of the first process.
 
     Args:
         net: A network that takes the images of `data` and returns a score for each class. In
@@ -72,8 +79,11 @@ def fit(
             batch. None: `constant`.
         loss: A function (outputs, labels) -> mean loss of the batch. None: the cross-entropy.
         seed: Decides the order of the images and what dropout drops. The first weights are yours.
-        precision: "fp32", "bf16", or "auto" for what this machine does best.
+        precision: "bf16"; "fp32", whose numbers are those of a loop written out; or "auto" for what
+            this machine does best.
         checkpoint: A path. After each epoch the weights are written there, whole or not at all.
+        graph: On a GPU, with a fused optimiser: record the step as a CUDA graph and replay it.
+            Say False where `net` or `loss` runs Python that counts, as a list that it appends to.
         plot: Draw the curves, in a notebook.
 
     Returns:
@@ -81,45 +91,59 @@ def fit(
 
     Raises:
         ValueError: epochs, lr or precision is out of range.
-        Diverged: The loss became infinite or not a number.
+        Diverged: The loss became infinite or not a number. This error, and any other that ends
+            training, holds the epochs before in its `history`.
     """
     check_recipe(epochs, lr)
-    run = engine(data.device, precision)
-    run.place(net)
+    run = engine(data.device, precision, graph)
+    batches = run.to_train(data.train)
+    model = run.parallel(run.place(net))
     optimizer = (optimizer or sgd)(net.parameters(), lr)
-    schedule = (schedule or constant)(optimizer, epochs * len(data.train))
+    schedule = (schedule or constant)(optimizer, epochs * len(batches))
     loss = loss or F.cross_entropy
-    torch.manual_seed(seed)
+    torch.manual_seed(seed + run.rank)
     data.train.reseed(seed)
+
+    def step(images, labels):
+        optimizer.zero_grad()
+        with run.autocast():
+            outputs = model(run.place_images(images))
+            batch_loss = loss(outputs, labels)
+        batch_loss.backward()
+        optimizer.step()
+        return batch_loss.detach(), count_correct(outputs, labels)
+
+    step = run.fastest(step, net, optimizer)
     history = History(describe(net, data, run, epochs, lr, seed), data.banner)
-    live = Live(history, len(data.train), plot)
+    live = Live(history, len(batches), plot, silent=run.rank > 0)
     try:
         for epoch in range(1, epochs + 1):
             net.train()
-            tally = Tally(epoch, data.device)
-            for images, labels in data.train:
-                optimizer.zero_grad()
-                with run.autocast():
-                    outputs = net(run.place_images(images))
-                    batch_loss = loss(outputs, labels)
-                batch_loss.backward()
-                optimizer.step()
-                tally.add(batch_loss, outputs, labels, lr=optimizer.param_groups[0]["lr"])
+            tally = Tally(epoch, run)
+            for images, labels in batches:
+                batch_loss, correct = step(images, labels)
+                tally.add(batch_loss, correct, labels, lr=optimizer.param_groups[0]["lr"])
                 schedule.step()
                 live.after_batch(tally)
             history.add(tally, evaluate(net, data.test, loss, precision))
             live.after_epoch()
-            if checkpoint is not None:
+            if checkpoint is not None and run.rank == 0:
                 save(net, checkpoint)
     except KeyboardInterrupt:
         history.interrupted = True
-    except Diverged as stop:
+    except Exception as stop:
         stop.history = history
         raise
     finally:
         live.close()
         net.eval()
     return history
+
+
+def count_correct(outputs, labels):
+    """Return how many labels the scores predict; of a tuple of outputs, the first has them."""
+    scores = outputs[0] if isinstance(outputs, tuple) else outputs
+    return (scores.argmax(1) == labels).sum()
 
 
 @torch.inference_mode()
@@ -139,15 +163,17 @@ def evaluate(net, batches, loss=None, precision="auto"):
     """
     run = engine(batches.device, precision)
     run.place(net).eval()
+    run.agree(net)
     loss = loss or F.cross_entropy
     total_loss, confusion = 0, 0
-    for images, labels in batches:
+    for images, labels in run.to_evaluate(batches):
         with run.autocast():
             outputs = net(run.place_images(images))
             total_loss += loss(outputs, labels) * len(labels)
         classes = outputs.shape[1]
         cells = labels.flatten() * classes + outputs.argmax(1).flatten()
         confusion += torch.bincount(cells, minlength=classes**2).view(classes, classes)
+    total_loss, confusion = run.total(total_loss), run.total(confusion)
     return Metrics(total_loss.item() / len(batches.labels), confusion.cpu())
 
 
@@ -186,21 +212,28 @@ class Diverged(FloatingPointError):
 class Tally:
     """The sums of one epoch, on the device: reading one makes the CPU wait for the GPU."""
 
-    def __init__(self, epoch, device):
-        self.epoch = epoch
+    def __init__(self, epoch, run):
+        self.epoch, self.run = epoch, run
         self.start = time.perf_counter()
         self.losses, self.sizes, self.rates = [], [], []
-        self.correct = torch.zeros((), device=device)
+        self.correct = torch.zeros((), device=run.device)
         self.labels = 0
 
-    def add(self, loss, outputs, labels, lr):
+    def add(self, loss, correct, labels, lr):
         """Count one batch."""
-        self.losses.append(loss.detach())
+        self.losses.append(loss)
         self.sizes.append(len(labels))
         self.rates.append(lr)
-        scores = outputs[0] if isinstance(outputs, tuple) else outputs
-        self.correct += (scores.argmax(1) == labels).sum()
+        self.correct += correct
         self.labels += labels.numel()
+
+    def gather(self):
+        """Count what all processes have counted; their parts of a batch are equal."""
+        if (processes := self.run.processes) > 1:
+            self.losses = list(self.run.total(torch.stack(self.losses)) / processes)
+            self.sizes = [size * processes for size in self.sizes]
+            self.correct = self.run.total(self.correct)
+            self.labels *= processes
 
     def read(self):
         """Wait for the device and return the loss of each batch so far.
@@ -252,6 +285,7 @@ class History:
 
     def add(self, tally, test):
         """Append an epoch: the Tally of its training, the Metrics of its test."""
+        tally.gather()
         losses = tally.read()
         seconds = time.perf_counter() - tally.start
         images = sum(tally.sizes)
@@ -327,5 +361,6 @@ def describe(net, data, run, epochs, lr, seed):
         "seed": seed,
         "device": str(data.device),
         "precision": run.precision,
+        "processes": run.processes,
         "torch": torch.__version__,
     }

@@ -414,3 +414,40 @@ def test_no_socket_timeout_is_left_behind(nowhere):
     fashion_mnist(train=10, test=10, root=nowhere)
     assert module.socket.getdefaulttimeout() is None
     assert os.environ.get("CNNLIB_BUDGET", "quick") in ("quick", "full")
+
+
+@pytest.mark.parametrize(("count", "batch_size", "parts"), [(24, 8, 2), (20, 8, 4), (21, 6, 3)])
+def test_the_parts_of_each_batch_make_the_batch(count, batch_size, parts):
+    images = torch.arange(count, dtype=torch.uint8).view(count, 1, 1, 1)
+    whole = Batches(images, torch.arange(count), (1, 1), batch_size, shuffle=True)
+    shares = [whole.regroup(batch_size, part, parts) for part in range(parts)]
+    whole.reseed(3)
+    expected = [labels.tolist() for _, labels in whole]
+    for _ in range(2):  # a pass has an order of its own, the same for all parts
+        found = []
+        for share in shares:
+            whole.reseed(3)  # the parts share the generator; elsewhere each is in its own process
+            found.append([labels.tolist() for _, labels in share])
+            assert len(share) == len(found[-1]) == len(expected)
+        for batch, *pieces in zip(expected, *found, strict=True):
+            assert len({len(piece) for piece in pieces}) == 1
+            assert sorted(batch) == sorted(label for piece in pieces for label in piece)
+
+
+def test_larger_batches_have_the_same_images_in_the_same_order():
+    images = torch.arange(10, dtype=torch.uint8).view(10, 1, 1, 1)
+    small = Batches(images, torch.arange(10), (1, 1), 3, shuffle=False)
+    large = small.regroup(8)
+    assert [labels.tolist() for _, labels in large] == [[*range(8)], [8, 9]]
+    assert len(small) == 4
+
+
+def test_an_evaluation_in_parts_reads_every_image_once():
+    images = torch.arange(13, dtype=torch.uint8).view(13, 1, 1, 1)
+    whole = Batches(images, torch.arange(13), (1, 1), 4, shuffle=False)
+    shares = [whole.regroup(4, part, 3) for part in range(3)]
+    batches = [labels for share in shares for _, labels in share]
+    assert torch.cat(batches).sort().values.tolist() == list(range(13))
+    assert all(len(labels) for labels in batches)
+    with pytest.raises(ValueError, match="parts=14 must be at most the 13 images: keep more"):
+        whole.regroup(4, 0, 14)

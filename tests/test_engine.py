@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from cnnlib import engine as module
-from cnnlib.engine import bf16_pays, engine
+from cnnlib.engine import Recorded, bf16_pays, can_be_recorded, channels_last_pays, engine
 
 
 def test_fp32_changes_nothing():
@@ -63,3 +63,129 @@ def test_other_devices_stay_in_fp32():
 def test_unknown_precision_is_refused():
     with pytest.raises(ValueError, match=r"precision='fp16' must be 'auto', 'bf16' or 'fp32': try"):
         engine("cpu", "fp16")
+
+
+def test_auto_takes_channels_last_on_a_cpu_with_onednn(monkeypatch):
+    monkeypatch.setattr(module, "bf16_pays", lambda device: False)
+    for onednn, memory_format in ((True, torch.channels_last), (False, torch.contiguous_format)):
+        monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda has=onednn: has)
+        run = engine("cpu", "auto")
+        assert (run.precision, run.memory_format) == ("fp32", memory_format)
+        assert engine("cpu", "fp32").memory_format is torch.contiguous_format
+        assert engine("cpu", "bf16").memory_format is torch.channels_last
+    assert not channels_last_pays("cuda")
+
+
+# A recording without a GPU: what a replay would do is done by the step itself, on the tensors that
+# the recording holds, and with the settings that it was recorded with.
+
+
+class OnPaper(Recorded):
+    """A Recorded step whose recording is kept by Python."""
+
+    def __init__(self, step, optimizer):
+        super().__init__(step, optimizer, torch.device("cpu"))
+        self.ran = []
+
+    def warm_up(self, batch):
+        self.ran.append("warm-up")
+        return self.step(*batch)
+
+    def record(self, batch):
+        self.ran.append("record")
+        group = self.optimizer.param_groups[0]
+        self.settings = module.settings(self.optimizer)
+        self.batch = [tensor.clone() for tensor in batch]
+        self.rates = [torch.tensor(0.0)]
+        self.results = (torch.zeros(()),)
+        momentum = group["momentum"]
+
+        def replay():
+            self.ran.append("replay")
+            before = dict(group)
+            group.update(lr=self.rates[0].item(), momentum=momentum)
+            self.results[0].copy_(self.step(*self.batch)[0])
+            group.update(before)
+
+        self.graph = SimpleNamespace(replay=replay)
+
+
+def train_on_paper(wrap, cycle_momentum=False):
+    """Return the losses of 14 steps, one of them short, under a schedule, and the step."""
+    torch.manual_seed(0)
+    net = nn.Linear(4, 3)
+    optimizer = torch.optim.SGD(net.parameters(), 0.1, momentum=0.9, fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, 0.5, total_steps=15, cycle_momentum=cycle_momentum
+    )
+
+    def step(x, y):
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(net(x), y)
+        loss.backward()
+        optimizer.step()
+        return (loss.detach(),)
+
+    step = wrap(step, optimizer)
+    losses = []
+    for i in range(14):
+        count = 5 if i == 9 else 8
+        (loss,) = step(torch.randn(count, 4), torch.randint(3, (count,)))
+        losses.append(loss)
+        schedule.step()
+    return [loss.item() for loss in losses], step
+
+
+def test_a_replay_has_each_batch_and_each_learning_rate():
+    plain, _ = train_on_paper(lambda step, optimizer: step)
+    replayed, step = train_on_paper(OnPaper)
+    assert replayed == pytest.approx(plain, rel=1e-6)
+    assert len(set(replayed)) == 14
+    assert step.ran == ["warm-up"] * 3 + ["record"] + ["replay"] * 10
+
+
+def test_a_setting_that_a_recording_holds_fast_ends_the_replays():
+    plain, _ = train_on_paper(lambda step, optimizer: step, cycle_momentum=True)
+    replayed, step = train_on_paper(OnPaper, cycle_momentum=True)
+    assert replayed == pytest.approx(plain, rel=1e-6)
+    assert 1 <= step.ran.count("replay") <= 2  # the cycle comes by the same momentum twice
+
+
+def test_a_step_that_waits_for_the_device_is_not_recorded():
+    class Waiting(OnPaper):
+        def warm_up(self, batch):
+            self.waits = self.steps == 3
+            return super().warm_up(batch)
+
+    plain, _ = train_on_paper(lambda step, optimizer: step)
+    replayed, step = train_on_paper(Waiting)
+    assert replayed == plain
+    assert step.ran == ["warm-up"] * 3
+
+
+def test_what_can_be_recorded():
+    net = nn.Sequential(nn.Linear(2, 2))
+
+    def allowed(optimizer, **options):
+        return can_be_recorded(net, optimizer(net.parameters(), 0.1, **options))
+
+    assert allowed(torch.optim.SGD, fused=True)
+    assert not allowed(torch.optim.SGD)
+    assert not allowed(torch.optim.Adam, fused=True)
+    assert allowed(torch.optim.Adam, fused=True, capturable=True)
+    handle = net[0].register_forward_hook(lambda *_: None)
+    assert not allowed(torch.optim.SGD, fused=True)
+    handle.remove()
+    assert allowed(torch.optim.SGD, fused=True)
+
+
+def test_a_cpu_records_nothing():
+    net, step = nn.Linear(2, 2), object()
+    optimizer = torch.optim.SGD(net.parameters(), 0.1, fused=True)
+    assert engine("cpu").fastest(step, net, optimizer) is step
+
+
+def test_only_one_process_with_a_gpu_records():
+    assert engine("cuda", "fp32").graph
+    assert not engine("cuda", "fp32", graph=False).graph
+    assert not engine("cpu", "fp32").graph

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from cnnlib import live
+from cnnlib.engine import engine
 from cnnlib.live import Live, in_notebook
 from cnnlib.train import History, Tally
 
@@ -87,7 +88,18 @@ def test_a_terminal_is_no_notebook():
 
 
 def test_reading_a_tally_gives_its_losses():
-    tally = Tally(1, "cpu")
-    tally.add(torch.tensor(2.0), torch.eye(3), torch.tensor([0, 1, 1]), lr=0.1)
+    tally = Tally(1, engine("cpu", "fp32"))
+    tally.add(torch.tensor(2.0), torch.tensor(2), torch.tensor([0, 1, 1]), lr=0.1)
     assert tally.read() == [2.0]
     assert tally.correct == 2
+
+
+def test_a_silent_one_shows_nothing_and_never_looks(capsys, monkeypatch):
+    """Of several processes one looks: another would see a divergence first, and tell nobody."""
+    monkeypatch.setattr(live, "SECONDS_BETWEEN_LOOKS", 0)
+    history = History({"epochs": 1}, "a banner", [{}], interrupted=True)
+    silent = Live(history, 3, plot=True, silent=True)
+    silent.after_batch(tally=None)
+    silent.after_epoch()
+    silent.close()
+    assert capsys.readouterr() == ("", "")

@@ -30,12 +30,17 @@ def on_meta(make, *args, **kwargs):
 
 # Networks that take an image of another size than 64, in pixels.
 SIZES = {
+    "alexnet": 224,
     "inception_resnet_v2": 75,
     "inception_v3": 75,
     "inception_v4": 75,
     "lenet": 28,
     "mini_inception": 28,
     "mini_resnet": 28,
+    "nin": 67,
+    "vgg11": 224,
+    "vgg11_quarter": 224,
+    "vgg16": 224,
 }
 
 

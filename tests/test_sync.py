@@ -23,6 +23,9 @@ ARROWS = {
     "data": {"plots"},
     "live": {"plots"},
     "train": {"engine", "live", "plots"},
+    "recipes": set(),
+    "bench": {"data", "engine", "models", "recipes", "trace", "train"},
+    "__main__": {"bench", "data", "engine", "models", "recipes", "trace", "train"},
 }
 
 

@@ -1,5 +1,6 @@
 """The training loop against one written out, and everything that can stop it."""
 
+import copy
 import json
 import math
 
@@ -8,24 +9,30 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cnnlib import train
+from cnnlib import engine, train
 from cnnlib.train import Diverged, History, Metrics, budget, evaluate, fit
 
 
 class ToyBatches:
     """What fit asks of batches: images of class k are bright in row k."""
 
-    def __init__(self, count, batch_size, shuffle):
+    def __init__(self, count, batch_size, shuffle, device="cpu"):
         generator = torch.Generator().manual_seed(count)
         self.labels = torch.arange(count) % 4
         self.images = torch.rand(count, 1, 4, 4, generator=generator)
         self.images[torch.arange(count), 0, self.labels] += 1
+        self.images, self.labels = self.images.to(device), self.labels.to(device)
         self.batch_size, self.shuffle = batch_size, shuffle
         self.device = self.images.device
         self.generator = torch.Generator()
 
     def reseed(self, seed):
         self.generator.manual_seed(seed)
+
+    def regroup(self, batch_size, part, parts):
+        batches = copy.copy(self)
+        batches.batch_size = batch_size
+        return batches
 
     def __len__(self):
         return -(-len(self.labels) // self.batch_size)
@@ -42,9 +49,9 @@ class ToyBatches:
 class ToyData:
     """What fit asks of data."""
 
-    def __init__(self, count=70, batch_size=16, banner=""):
-        self.train = ToyBatches(count, batch_size, shuffle=True)
-        self.test = ToyBatches(30, batch_size, shuffle=False)
+    def __init__(self, count=70, batch_size=16, banner="", device="cpu"):
+        self.train = ToyBatches(count, batch_size, shuffle=True, device=device)
+        self.test = ToyBatches(30, batch_size, shuffle=False, device=device)
         self.device, self.shape = self.train.device, (1, 4, 4)
         self.source, self.banner = "toy", banner
 
@@ -54,9 +61,10 @@ def make_net(dropout=0.0):
     return nn.Sequential(nn.Flatten(), nn.Dropout(dropout), nn.Linear(16, 4))
 
 
-def by_hand(net, data, epochs, lr, seed):
+def by_hand(net, data, epochs, lr, seed, schedule=None):
     """The loop of the textbooks."""
     optimizer = torch.optim.SGD(net.parameters(), lr, momentum=0.9)
+    schedule = (schedule or train.constant)(optimizer, epochs * len(data.train))
     torch.manual_seed(seed)
     data.train.reseed(seed)
     losses = []
@@ -67,6 +75,7 @@ def by_hand(net, data, epochs, lr, seed):
             loss = F.cross_entropy(net(images), labels)
             loss.backward()
             optimizer.step()
+            schedule.step()
             losses.append(loss.item())
     return losses
 
@@ -77,7 +86,7 @@ def test_fit_equals_the_loop_written_out():
     losses = by_hand(theirs, data, 3, 0.1, seed=5)
     assert history.losses == pytest.approx(losses, rel=1e-6)
     for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
-        assert torch.equal(a, b)
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)  # the fused optimiser rounds less
 
 
 def test_the_last_short_batch_is_trained_on_and_weighs_what_it_holds():
@@ -272,6 +281,77 @@ def test_bf16_follows_fp32_within_its_precision():
     assert len(losses[0]) == 50
     assert losses[1] == pytest.approx(losses[0], abs=0.02)
     assert losses[1] != losses[0]
+
+
+def small_convnet():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1, bias=False),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(8, 16, 3, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(64, 4),
+    )
+
+
+def test_the_fast_path_follows_the_plain_loop_for_50_steps(monkeypatch):
+    """Memory format and fused optimiser against the loop written out; 10 of 50 batches are short."""
+    monkeypatch.setattr(engine, "bf16_pays", lambda device: False)
+    monkeypatch.setattr(engine, "channels_last_pays", lambda device: True)
+    data, ours, theirs = ToyData(), small_convnet(), small_convnet()
+    history = fit(ours, data, 10, 0.02)
+    assert ours[4].weight.is_contiguous(memory_format=torch.channels_last)
+    losses = by_hand(theirs, data, 10, 0.02, seed=0)
+    assert len(losses) == 50
+    assert history.losses == pytest.approx(losses, rel=1e-3, abs=1e-4)
+    assert losses[-1] < 0.5 * losses[0]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a CUDA device")
+@pytest.mark.parametrize(("precision", "slack"), [("fp32", 1e-3), ("bf16", 0.05)])
+def test_the_cuda_graph_follows_the_plain_loop_for_50_steps(monkeypatch, precision, slack):
+    """Recorded and replayed on the GPU; each epoch ends with a short batch, which runs eagerly."""
+    recorded = []
+    record = engine.Recorded.record
+
+    def spy(self, batch):
+        recorded.append(len(batch[1]))
+        record(self, batch)
+
+    monkeypatch.setattr(engine.Recorded, "record", spy)
+    data, ours, theirs = ToyData(device="cuda"), small_convnet(), small_convnet().cuda()
+    schedule = lambda optimizer, steps: torch.optim.lr_scheduler.LinearLR(  # noqa: E731
+        optimizer, 1.0, 0.1, total_iters=steps
+    )
+    history = fit(ours, data, 10, 0.02, precision=precision, schedule=schedule)
+    assert recorded == [16]
+    losses = by_hand(theirs, data, 10, 0.02, seed=0, schedule=schedule)
+    assert history.losses == pytest.approx(losses, rel=slack, abs=slack)
+    assert losses[-1] < 0.5 * losses[0]
+    plain = fit(
+        small_convnet(), data, 10, 0.02, precision=precision, schedule=schedule, graph=False
+    )
+    assert recorded == [16]
+    assert history.losses == pytest.approx(plain.losses, rel=slack, abs=slack)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a CUDA device")
+def test_a_loss_that_is_printed_is_never_recorded(monkeypatch):
+    def refuse(self, batch):
+        raise AssertionError("recorded")
+
+    monkeypatch.setattr(engine.Recorded, "record", refuse)
+    seen = []
+
+    def loss(outputs, labels):
+        seen.append(F.cross_entropy(outputs, labels).item())
+        return F.cross_entropy(outputs, labels)
+
+    fit(small_convnet(), ToyData(device="cuda"), 3, 0.02, loss=loss)
+    assert len(seen) == 3 * (5 + 1)  # 5 training batches, and the 30 test images in one
 
 
 def test_nothing_is_read_back_batch_by_batch(monkeypatch):

@@ -1,11 +1,13 @@
 """Fashion-MNIST, resident on the device, or a drawn stand-in where it cannot be had."""
 
+import copy
 import hashlib
 import os
 import shutil
 import socket
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -59,6 +61,7 @@ class Batches:
         self.size, self.batch_size, self.shuffle, self.seed = size, batch_size, shuffle, seed
         self.generator = torch.Generator()
         self.reseed(seed)
+        self.part, self.parts = 0, 1
 
     @property
     def device(self):
@@ -69,9 +72,31 @@ class Batches:
         """Start the sequence of orders again."""
         self.generator.manual_seed(seed)
 
+    def regroup(self, batch_size, part=0, parts=1):
+        """Return the same images in batches of another size, or one part of each batch.
+
+        All parts draw the same orders, so together they have the batches that one would have.
+
+        Args:
+            batch_size: Images in a batch, the other parts included.
+            part: Number of the part, from 0.
+            parts: How many parts there are.
+
+        Raises:
+            ValueError: There are more parts than images.
+        """
+        if parts > len(self.labels):
+            raise ValueError(
+                f"parts={parts} must be at most the {len(self.labels)} images: keep more of them"
+            )
+        batches = copy.copy(self)  # the random generator is shared: to reseed one is to reseed all
+        batches.batch_size, batches.part, batches.parts = max(1, batch_size // parts), part, parts
+        return batches
+
     def __len__(self):
         """Return the number of batches."""
-        return -(-len(self.labels) // self.batch_size)
+        count = len(range(self.part, len(self.labels), self.parts))
+        return -(-count // self.batch_size)
 
     def __iter__(self):
         count = len(self.labels)
@@ -79,15 +104,16 @@ class Batches:
             order = torch.randperm(count, generator=self.generator).to(self.device)
         else:
             order = torch.arange(count, device=self.device)
-        for chosen in order.split(self.batch_size):
+        for chosen in order[self.part :: self.parts].split(self.batch_size):
             yield self.take(chosen)
 
     def take(self, chosen):
         """Return the images with these indices, resized, and their labels."""
         images = self.images[chosen].float()
         if images.shape[-2:] != self.size:
-            images = F.interpolate(images, self.size, mode="bilinear", antialias=True).round()
-        return images / 255, self.labels[chosen]
+            images = F.interpolate(images, self.size, mode="bilinear", antialias=True)
+            images.round_()
+        return images.div_(255), self.labels[chosen]
 
     def only(self, kept):
         """Return Batches of the images whose label is in `kept`, labelled by its place there."""
@@ -310,6 +336,13 @@ def md5(path):
     """Return the checksum of a file, or None if there is no such file."""
     if not path.is_file():
         return None
+    about = path.stat()
+    return checksum(path, about.st_size, about.st_mtime_ns)
+
+
+@cache
+def checksum(path, size, modified):
+    """Return the checksum of a file, which is read again only when it has changed."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "md5").hexdigest()
 

@@ -1,5 +1,6 @@
 """A model is a table of a paper: one file a family, the table written as data."""
 
+from cnnlib.models.alexnet import alexnet
 from cnnlib.models.beyond import (
     narrow_resnet,
     res2net50_26w_4s,
@@ -25,6 +26,7 @@ from cnnlib.models.inception import (
     mini_inception,
 )
 from cnnlib.models.lenet import lenet
+from cnnlib.models.nin import nin
 from cnnlib.models.resnet import (
     cifar_resnet,
     mini_resnet,
@@ -38,8 +40,10 @@ from cnnlib.models.resnet import (
     resnet152,
 )
 from cnnlib.models.unet import unet
+from cnnlib.models.vgg import vgg11, vgg11_quarter, vgg16
 
 __all__ = [
+    "alexnet",
     "cifar_resnet",
     "densenet121",
     "densenet161",
@@ -55,6 +59,7 @@ __all__ = [
     "mini_inception",
     "mini_resnet",
     "narrow_resnet",
+    "nin",
     "plain18",
     "plain34",
     "preact_resnet18",
@@ -70,4 +75,7 @@ __all__ = [
     "se_resnet50",
     "sk_resnet50",
     "unet",
+    "vgg11",
+    "vgg11_quarter",
+    "vgg16",
 ]

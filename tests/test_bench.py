@@ -1,0 +1,175 @@
+"""The comparison of loops: both do the same work, and the numbers are what they are said to be."""
+
+import functools
+import json
+import sys
+import types
+from pathlib import Path
+
+import pytest
+import torch
+from test_main import drawn
+from torch import nn
+from torch.utils.data import DataLoader
+from torchvision import transforms
+from torchvision.datasets import FashionMNIST
+
+from cnnlib import __main__ as command
+from cnnlib import bench as module
+from cnnlib.bench import Job, bench, line, started, write_images
+from cnnlib.models import lenet
+from cnnlib.train import evaluate
+
+JOB = Job("lenet", 28, 16, 0.5, epochs=2, train=80, test=40, seed=3, device="cpu")
+
+
+@pytest.fixture
+def loops(monkeypatch):
+    """Drawn images, few of them, no worker processes, and a d2l of the same interface."""
+
+    @functools.cache
+    def few(size=28, batch_size=16, *, train, test, device, seed):
+        return drawn(size, batch_size, train=min(train, 80), test=min(test, 20), seed=seed)
+
+    calls = types.SimpleNamespace(folders=[], losses=[], sizes=[])
+
+    def parts(batch_size):
+        calls.folders.append(Path.cwd())
+        steps = [transforms.ToTensor()]
+        for train in (True, False):
+            images = FashionMNIST("../data", train, transforms.Compose(steps), download=True)
+            yield DataLoader(images, batch_size, shuffle=train)
+
+    def train_ch6(net, train, test, epochs, lr, device):
+        d2l.Animator(xlabel="epoch", xlim=[1, epochs], legend=["train loss"]).add(1, (0, None))
+        net.apply(
+            lambda m: (
+                nn.init.xavier_uniform_(m.weight) if type(m) in (nn.Linear, nn.Conv2d) else None
+            )
+        )
+        optimizer = torch.optim.SGD(net.parameters(), lr=lr)
+        for _ in range(epochs):
+            calls.sizes.append([len(y) for _, y in train])
+            for images, labels in train:
+                optimizer.zero_grad()
+                loss = nn.functional.cross_entropy(net(images), labels)
+                loss.backward()
+                optimizer.step()
+                calls.losses.append(loss.item())
+
+    def loaders(batch_size, resize=None):
+        return tuple(parts(batch_size))
+
+    d2l = types.SimpleNamespace(load_data_fashion_mnist=loaders, train_ch6=train_ch6)
+    package = types.ModuleType("d2l")
+    package.torch = d2l
+    monkeypatch.setitem(sys.modules, "d2l", package)
+    monkeypatch.setattr(module, "fashion_mnist", few)
+    monkeypatch.setattr(module, "peak", lambda device, dtype: 1e9)
+    monkeypatch.setattr(module, "WORKERS", 0)
+    monkeypatch.setattr(module, "gc", types.SimpleNamespace(collect=lambda: None))
+    strong = module.DataLoader
+    monkeypatch.setattr(
+        module, "DataLoader", lambda *a, **k: strong(*a, **k | {"persistent_workers": False})
+    )
+    return calls
+
+
+def test_written_images_are_what_torchvision_reads(tmp_path):
+    data = drawn(train=30, test=20)
+    for part in ("train", "test"):
+        write_images(tmp_path, part, getattr(data, part))
+    for part in ("train", "test"):
+        read = FashionMNIST(tmp_path, train=part == "train", download=True)
+        assert torch.equal(read.data, getattr(data, part).images[:, 0])
+        assert torch.equal(read.targets, getattr(data, part).labels)
+
+
+def test_both_loops_begin_with_the_same_weights_and_see_the_same_batch(loops, tmp_path):
+    """Step alone, one batch again and again: the losses must agree to the precision."""
+    net = lenet()
+    ours, theirs, strong = (started(net, JOB) for _ in range(3))
+    images, labels = module.first_batch(JOB, drawn(train=80))
+    for part in ("train", "test"):
+        write_images(tmp_path / "data", part, getattr(drawn(), part))
+    side = module.D2L(JOB, tmp_path)
+    side.step(theirs, images, labels)
+    module.Ours(JOB).step(ours, images, labels)
+    assert len(loops.losses) == module.STEPS_ALONE
+    assert loops.losses[-1] < loops.losses[0]
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+    module.Strong(JOB, tmp_path).step(strong, images, labels)
+    for a, b in zip(strong.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("against", ["d2l", "strong"])
+def test_a_row_of_the_table(loops, tmp_path, against):
+    record = bench(["lenet"], against, rounds=2, batches=5, folder=tmp_path)
+    (row,) = record["rows"]
+    assert (row["model"], row["size"], row["batch_size"], row["lr"]) == ("lenet", 28, 256, 0.9)
+    for side in (row["ours"], row["theirs"]):
+        assert len(side["seconds"]) == 2
+        slow, fast = sorted(row["train"] / seconds for seconds in side["seconds"])
+        assert slow <= side["images_per_second"] <= fast
+        assert side["cold_seconds"] > 0
+        flops = 6 * 416_520 * side["step_images_per_second"]
+        assert side["share_of_peak"] == pytest.approx(flops / 1e9)
+        assert side["test_loss"] > 0
+    least, most = row["spread"]
+    assert least <= most
+    rates = row["ours"]["images_per_second"], row["theirs"]["images_per_second"]
+    assert row["ratio"] == pytest.approx(rates[0] / rates[1])
+    assert json.loads((tmp_path / f"bench_{against}_cpu.json").read_text())["rows"] == [row]
+    assert set(record["versions"]) >= {"python", "torch", "torchvision", "d2l"}
+    assert record["hardware"]["cores"] > 0
+    assert len(line(row)) == len(module.HEADER)
+
+
+def test_d2l_runs_beside_the_written_images_and_we_stay_where_we_are(loops):
+    here = Path.cwd()
+    bench(["lenet"], "d2l", rounds=1, batches=5, folder=None)
+    assert {folder.name for folder in loops.folders} == {"work"}
+    assert Path.cwd() == here
+    assert [80] in loops.sizes
+
+
+def test_networks_for_large_images_are_cut_on_a_cpu():
+    assert module.make_job("resnet18", 1, None, 0, "cpu").train == 40 * 256
+    assert module.make_job("resnet18", 1, None, 0, "cuda").train == 60_000
+    assert module.make_job("lenet", 1, None, 0, "cpu").train == 60_000
+    job = module.make_job("nin", 2, 10, 0, "cpu")
+    assert (job.size, job.train, job.test, job.epochs) == (224, 1280, 213, 2)
+
+
+def test_the_peak_is_that_of_a_matrix_product(monkeypatch):
+    monkeypatch.setattr(module, "timed", lambda device, action: (0.5, None))
+    assert module.peak("cpu", torch.float32, seconds=0) == 2 * 1536**3 / 0.5
+
+
+def test_memory_at_the_worst_moment():
+    _, before = module.timed("cpu", lambda: None)
+    _, during = module.timed("cpu", lambda: torch.ones(25_000_000).sum())
+    if before is None:
+        pytest.skip("this system does not say how much memory a process held")
+    assert during - before > 80e6
+
+
+def test_too_few_batches_are_refused(capsys):
+    assert command.main(["bench", "--models", "lenet", "--batches", "4"]) == 2
+    assert "batches=4 must be from 5 to 200" in capsys.readouterr().err
+
+
+def test_the_command(loops, tmp_path, capsys):
+    argv = ["bench", "--models", "lenet", "--batches", "5", "--rounds", "1", "--json"]
+    assert command.main([*argv, "--against", "strong", "--folder", str(tmp_path)]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["against"] == "strong"
+    assert err.splitlines()[0] == module.HEADER
+    assert err.splitlines()[1].startswith("lenet ")
+
+
+def test_an_evaluation_of_one_batch():
+    images, labels = torch.rand(4, 1, 28, 28), torch.tensor([1, 2, 3, 4])
+    assert evaluate(lenet(), module.OneBatch(images, labels, 1)).confusion.sum() == 4

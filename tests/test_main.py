@@ -1,0 +1,275 @@
+"""The command line: what it prints, what it refuses, and how it ends."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from cnnlib import __main__ as command
+from cnnlib import models
+from cnnlib.data import standin
+from cnnlib.data.mnist import CLASSES, Batches, Data, check_size
+from cnnlib.recipes import RECIPES, recipe
+
+TINY = ["train", "lenet", "--epochs", "2", "--train", "40", "--test", "20", "--batch-size", "16"]
+
+
+def drawn(size=28, batch_size=16, *, train=40, test=20, device=None, seed=0):
+    """What fashion_mnist returns, of drawn garments, in no time."""
+    parts = {
+        part: Batches(
+            *standin.draw(count, seed), check_size(size), batch_size, part == "train", seed
+        )
+        for part, count in {"train": train, "test": test}.items()
+    }
+    return Data(**parts, classes=CLASSES, source="drawn")
+
+
+@pytest.fixture(autouse=True)
+def no_archives(monkeypatch):
+    monkeypatch.setattr(command, "fashion_mnist", drawn)
+
+
+def run(capsys, *argv):
+    """Return the exit code, standard output and standard error of a call."""
+    try:
+        code = command.main([*map(str, argv)])
+    except SystemExit as stop:
+        code = stop.code
+    return code, *capsys.readouterr()
+
+
+def test_trace_prints_the_table(capsys):
+    code, out, err = run(capsys, "trace", "lenet", "--size", 28, "--depth", 1)
+    assert (code, err) == (0, "")
+    assert out.splitlines()[0] == "Sequential, input 1x28x28"
+    assert out.splitlines()[-1].split() == ["Total", "61,706", "416,520"]
+
+
+def test_trace_in_json(capsys):
+    code, out, _ = run(capsys, "trace", "lenet", "--json")
+    record = json.loads(out)
+    assert code == 0
+    assert (record["total_params"], record["total_macs"]) == (61_706, 416_520)
+    assert record["rows"][0]["output_shape"] == [6, 28, 28]
+
+
+def test_trace_takes_a_rectangle_and_colour(capsys):
+    code, out, _ = run(
+        capsys, "trace", "resnet18", "--size", "96x64", "--channels", 3, "--depth", 1
+    )
+    assert code == 0
+    assert "input 3x96x64" in out
+    assert "512x3x2" in out
+
+
+def test_every_recipe_fits_its_model():
+    for name in models.__all__:
+        with torch.device("meta"):
+            net = getattr(models, name)().eval()
+            side = recipe(name).size
+            assert len(net(torch.empty(2, 1, side, side))) == 2
+    later = {"densenet_d2l"}
+    assert set(RECIPES) - later <= set(models.__all__)
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["trace", "resnet81"], "there is no 'resnet81': did you mean resnet18 or "),
+        (["trace", "%%%"], "there is no '%%%': try alexnet, "),
+        (["trace", "lenet", "--size", "large"], "--size: 'large' must be pixels, such as 96 or"),
+        (["trace", "lenet", "--size", "0"], "--size: '0' must be pixels"),
+        (["trace", "lenet", "--size", "1x2x3"], "--size: '1x2x3' must be pixels"),
+        (["trace", "lenet", "--depth", "-1"], "--depth: '-1' must be a whole number from 1"),
+        (["trace", "alexnet", "--size", "28"], "alexnet does not take images of 1x28x28: "),
+        (["trace", "lenet", "--size", "32"], "Try --size 28"),
+        (["train", "alexnet", "--size", "28"], "alexnet does not take images of 1x28x28: "),
+        (["train", "lenet", "--lr", "-1"], "lr=-1.0 must be a finite number above 0"),
+        (["train", "lenet", "--precision", "fp8"], "--precision: invalid choice: 'fp8'"),
+        (
+            ["train", "lenet", "--checkpoint", "/no/such/x.pt"],
+            "'/no/such/x.pt' must be a file in a",
+        ),
+        (["train"], "the following arguments are required: MODEL"),
+        (["fly"], "invalid choice: 'fly'"),
+        ([], "the following arguments are required"),
+    ],
+)
+def test_a_wrong_call_is_refused_in_one_line(capsys, argv, message):
+    code, out, err = run(capsys, *argv)
+    assert code == 2
+    assert out.startswith("drawn: 40 training") or out == ""
+    assert len(err.splitlines()) == 1
+    assert err.startswith("cnnlib: ")
+    assert message in err
+
+
+def test_data_says_where_the_archives_lie(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(command, "fetch", lambda folder: folder)
+    code, out, _ = run(capsys, "data", "--root", tmp_path)
+    assert code == 0
+    assert f"verified, in {tmp_path}/FashionMNIST/raw" in out
+    code, out, _ = run(capsys, "data", "--root", tmp_path, "--json")
+    assert json.loads(out)["folder"] == f"{tmp_path}/FashionMNIST/raw"
+    assert json.loads(out)["images"] == {"train": 60_000, "test": 10_000}
+
+
+@pytest.mark.parametrize("error", [OSError("disk full"), RuntimeError("server down")])
+def test_data_that_cannot_be_had(capsys, monkeypatch, tmp_path, error):
+    def fetch(folder):
+        raise error
+
+    monkeypatch.setattr(command, "fetch", fetch)
+    code, _, err = run(capsys, "data", "--root", tmp_path)
+    assert code == 1
+    assert err == f"cnnlib: Fashion-MNIST is not to be had: {error}\n"
+
+
+def test_train_prints_rows_and_leaves_checkpoint_and_log(capsys, tmp_path):
+    weights, log = tmp_path / "net.pt", tmp_path / "log.json"
+    code, out, _ = run(capsys, *TINY, "--checkpoint", weights, "--record", log)
+    assert code == 0
+    assert sum(line.split()[:1] in (["1"], ["2"]) for line in out.splitlines()) == 2
+    assert f"are in {weights}" in out
+    assert f"is in {log}" in out
+    models.lenet().load_state_dict(torch.load(weights, weights_only=True))
+    record = json.loads(log.read_text())
+    assert [row["epoch"] for row in record["rows"]] == [1, 2]
+    assert record["recipe"]["batch_size"] == 16
+    assert record["recipe"]["lr"] == RECIPES["lenet"].lr
+
+
+def test_with_json_standard_output_is_json_alone(capsys):
+    code, out, err = run(capsys, *TINY, "--json")
+    assert code == 0
+    assert json.loads(out)["model"] == "lenet"
+    assert "train loss" in err
+
+
+def test_the_seed_decides_weights_and_order(capsys):
+    runs = [json.loads(run(capsys, *TINY, "--json", "--seed", seed)[1]) for seed in (1, 1, 2)]
+    assert runs[0]["losses"] == runs[1]["losses"] != runs[2]["losses"]
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_a_network_is_compiled_only_on_request(capsys, monkeypatch, wanted):
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compiled.append(self))
+    assert run(capsys, *TINY, *["--compile"] * wanted)[0] == 0
+    assert len(compiled) == wanted
+
+
+def test_segmenters_train_on_scenes(capsys, monkeypatch):
+    asked = []
+
+    def scenes(size, batch_size, **options):
+        asked.append((size, batch_size))
+        raise ValueError("enough")
+
+    monkeypatch.setattr(command, "fashion_scenes", scenes)
+    assert run(capsys, "train", "unet")[0] == 2
+    assert asked == [(64, 64)]
+
+
+def test_a_net_that_diverges_keeps_what_came_before(capsys, tmp_path):
+    log = tmp_path / "log.json"
+    code, out, err = run(capsys, *TINY, "--lr", "1e38", "--momentum", "0.9", "--record", log)
+    assert code == 1
+    assert err.startswith("cnnlib: the loss is nan in epoch ") or "the loss is inf" in err
+    assert len(err.splitlines()) == 1
+    assert "epoch" in out
+    assert json.loads(log.read_text())["stop"].startswith("the loss is ")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+    ],
+)
+def test_a_net_that_does_not_fit_in_memory(capsys, monkeypatch, tmp_path, error):
+    """In the second epoch, so that one is kept."""
+    epochs, log = [], tmp_path / "log.json"
+    evaluate = command.fit.__globals__["evaluate"]
+
+    def failing(*arguments):
+        epochs.append(1)
+        if len(epochs) == 2:
+            raise error
+        return evaluate(*arguments)
+
+    monkeypatch.setitem(command.fit.__globals__, "evaluate", failing)
+    code, out, err = run(capsys, *TINY, "--record", log)
+    assert code == 1
+    assert err == (
+        "cnnlib: lenet with batches of 16 images of 28x28 does not fit in the memory of cpu: "
+        "try --batch-size 8\n"
+    )
+    assert "after epoch 1 of 2" in out
+    assert len(json.loads(log.read_text())["rows"]) == 1
+
+
+def test_the_cpus_own_words_for_no_memory():
+    with pytest.raises(RuntimeError) as refusal:
+        torch.empty(10**15)
+    assert command.out_of_memory(refusal.value)
+
+
+def test_other_errors_are_not_hidden(monkeypatch):
+    def fit(*arguments, **options):
+        raise RuntimeError("a mistake of ours")
+
+    monkeypatch.setattr(command, "fit", fit)
+    with pytest.raises(RuntimeError, match="of ours"):
+        command.main(TINY)
+
+
+CHILD = """
+import sys
+sys.path[:0] = [{tests!r}]
+import test_main
+from cnnlib import __main__ as command
+command.fashion_mnist = test_main.drawn
+sys.exit(command.main(sys.argv[1:]))
+"""
+
+
+def child(*argv, **options):
+    """Start a process that runs the command on drawn data."""
+    script = CHILD.format(tests=os.path.dirname(__file__))
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([sys.executable, "-c", script, *map(str, argv)], **pipes, **options)
+
+
+def test_ctrl_c_ends_with_one_message_and_keeps_the_epochs(tmp_path):
+    log = tmp_path / "log.json"
+    argv = ["train", "lenet", "--epochs", 100_000, "--train", 32, "--test", 10, "--record", log]
+    process = child(*argv)
+    try:
+        lines = [process.stdout.readline() for _ in range(4)]
+        assert lines[-1].split()[0] == "2"
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert err.splitlines()[-1] == "cnnlib: stopped by a signal (Ctrl-C or SIGTERM)"
+    assert "of 100000" in out
+    record = json.loads(log.read_text())
+    assert record["interrupted"]
+    assert len(record["rows"]) >= 2
+
+
+def test_the_module_is_a_command():
+    call = [sys.executable, "-m", "cnnlib", "trace", "resnett18"]
+    done = subprocess.run(call, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert "did you mean resnet18" in done.stderr
+    assert "Traceback" not in done.stderr
