@@ -56,7 +56,7 @@ class Live:
             self.bar.write(self.history.row(self.history.rows[-1]))
 
     def close(self):
-        """Remove the bar and leave the picture of all epochs."""
+        """Remove the bar and leave the picture of the whole run."""
         self.bar.close()
         rows = self.history.rows
         if self.history.interrupted and not self.silent:
@@ -68,7 +68,8 @@ class Live:
             f"{recipe['net']} on {recipe['data']}: test accuracy {last['test_accuracy']:.3f} "
             f"after epoch {last['epoch']}."
         )
-        self.draw(self.history.plot(), f"Loss and accuracy over the epochs. {conclusion}")
+        content = "Loss and accuracy over the epochs" if len(rows) > 1 else "The loss of each batch"
+        self.draw(self.history.plot(), f"{content}. {conclusion}")
         display(Markdown(f"*{conclusion}*"))
 
     def draw(self, figure, alt):

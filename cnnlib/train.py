@@ -307,7 +307,9 @@ class History:
         )
 
     def plot(self):
-        """Draw loss and accuracy over the epochs."""
+        """Draw loss and accuracy over the epochs; of a single epoch, the loss of each batch."""
+        if len(self.rows) == 1:
+            return plots.loss_curve(self.losses, len(self.losses))
         return plots.training_curves(self.rows)
 
     def to_json(self):

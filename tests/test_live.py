@@ -50,6 +50,7 @@ def train(moving, monkeypatch, plot=True, interrupted=False, epochs=1):
         show.after_batch(tally)
     for _ in range(epochs):
         history.rows.append(ROW)
+        history.losses += [2.0, 1.5, 1.0]
         show.after_epoch()
     show.close()
     return show
@@ -60,8 +61,14 @@ def test_one_picture_and_its_caption_stay(screen, monkeypatch, moving):
     train(moving, monkeypatch)
     image, caption = screen
     assert image.data.startswith(b"\x89PNG")
+    assert image.alt.startswith("The loss of each batch")
     assert "0.750 after epoch 1" in image.alt
     assert caption.data == "*Net on toy: test accuracy 0.750 after epoch 1.*"
+
+
+def test_the_picture_of_several_epochs_is_over_the_epochs(screen, monkeypatch):
+    train(False, monkeypatch, epochs=2)
+    assert screen[0].alt.startswith("Loss and accuracy over the epochs")
 
 
 def test_nothing_is_drawn_unless_asked_for(screen, monkeypatch):

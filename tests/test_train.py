@@ -268,6 +268,12 @@ def test_history_is_a_table_and_json():
     assert len(history.plot().axes) == 2
 
 
+def test_the_picture_of_a_single_epoch_is_the_loss_of_each_batch():
+    history = fit(make_net(), ToyData(), 1, 0.1)
+    (axes,) = history.plot().axes
+    assert list(axes.lines[0].get_ydata()) == history.losses
+
+
 def test_checkpoint_holds_the_weights_of_the_last_epoch(tmp_path):
     net = make_net()
     fit(net, ToyData(), 2, 0.1, checkpoint=tmp_path / "net.pt")
