@@ -231,7 +231,8 @@ def test_other_errors_are_not_hidden(monkeypatch):
 
 
 CHILD = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 sys.path[:0] = [{tests!r}]
 import test_main
 from cnnlib import __main__ as command
