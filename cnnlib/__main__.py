@@ -1,4 +1,4 @@
-"""The command line: python -m cnnlib data | trace | train | bench."""
+"""The command line: python -m cnnlib data | trace | train | bench | leaderboard | ablation."""
 
 import argparse
 import contextlib
@@ -13,10 +13,11 @@ from pathlib import Path
 
 import torch
 
-from cnnlib import bench, models
+from cnnlib import ablation, bench, models
 from cnnlib.data import fashion_mnist, fashion_scenes
 from cnnlib.data.mnist import COUNTS, UNPACKED_MD5, data_folder, fetch
 from cnnlib.engine import lost_a_process, processes
+from cnnlib.leaderboard import CLASSIC, NETWORKS, QUICK, Leaderboard
 from cnnlib.recipes import recipe
 from cnnlib.trace import trace
 from cnnlib.train import Diverged, History, fit, sgd
@@ -163,6 +164,39 @@ def run_bench(arguments):
     return f"The table is in {arguments.folder}", record, 0
 
 
+def run_leaderboard(arguments):
+    """Measure networks alike: cost, speed, and accuracy with several seeds."""
+    budget = {"classic": CLASSIC, "quick": QUICK}[arguments.budget]
+    changed = {
+        name: value
+        for name in ("train", "test", "epochs", "seeds")
+        if (value := getattr(arguments, name))
+    }
+    board = Leaderboard(dataclasses.replace(budget, **changed))
+    path = arguments.folder / f"leaderboard_{arguments.budget}_{device_type()}.json"
+    for name in arguments.models:
+        build, size = NETWORKS.get(name) or (getattr(models, name), None)
+        board.add(name, build, size)
+        board.write(path)
+    return f"{board}\nThe table is in {path}", dataclasses.asdict(board), 0
+
+
+def run_ablation(arguments):
+    """Train by the best recipe, and without each of its ingredients."""
+    counts = {part: getattr(arguments, part) for part in COUNTS if getattr(arguments, part)}
+    data = fashion_mnist(28, 128, **counts)
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    path = arguments.folder / f"ablation_{device_type()}.json"
+    build = getattr(models, arguments.model)
+    record = ablation.ablate(build, data, arguments.epochs, arguments.lr, arguments.seeds, path)
+    return f"{ablation.table(record)}\nThe record is in {path}", record, 0
+
+
+def device_type():
+    """Return the kind of device on which a command trains."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def summary(arguments, history):
     """Say what a training leaves, finished or not."""
     if not history.rows:
@@ -252,7 +286,24 @@ def parser():
     measure.add_argument("--folder", default="results", metavar="PATH", help="for the JSON file")
     measure.set_defaults(run=run_bench)
 
-    for command in (data, table, train, measure):
+    board = commands.add_parser("leaderboard", help="measure networks: cost, speed, accuracy")
+    board.add_argument("--models", type=board_name, nargs="+", default=NETWORKS, metavar="MODEL")
+    board.add_argument("--budget", choices=("classic", "quick"), default="quick")
+    board.set_defaults(run=run_leaderboard, epochs=None, seeds=None)
+
+    worth = commands.add_parser("ablation", help="what each part of the best recipe is worth")
+    worth.add_argument("--model", type=model_name, default="small_resnet", metavar="MODEL")
+    worth.add_argument("--lr", type=float, default=ablation.LR, metavar="X", help="learning rate")
+    worth.set_defaults(run=run_ablation, epochs=10, seeds=5)
+
+    for command in (board, worth):
+        command.add_argument("--epochs", type=whole, metavar="N")
+        command.add_argument("--seeds", type=whole, metavar="N")
+        command.add_argument("--train", type=whole, metavar="N", help="training images to keep")
+        command.add_argument("--test", type=whole, metavar="N", help="test images to keep")
+        command.add_argument("--folder", type=Path, default="results", metavar="PATH")
+
+    for command in (data, table, train, measure, board, worth):
         command.add_argument("--json", action="store_true", help="print JSON")
     return top
 
@@ -264,6 +315,11 @@ def model_name(text):
         hint = f"did you mean {' or '.join(near)}" if near else f"try {', '.join(models.__all__)}"
         raise argparse.ArgumentTypeError(f"there is no {text!r}: {hint}")
     return text
+
+
+def board_name(text):
+    """Return the name of a network of the leaderboard, or of another model of ours."""
+    return text if text in NETWORKS else model_name(text)
 
 
 def whole(text):

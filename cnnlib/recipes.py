@@ -35,6 +35,7 @@ RECIPES = {
     "vgg16": Recipe(224, 128, 0.05),
     "mini_inception": Recipe(28, 64, 0.01, momentum=0.5),
     "mini_resnet": Recipe(28, 64, 0.01, momentum=0.5),
+    "small_resnet": Recipe(28, 128, 0.1, momentum=0.9),
     "cifar_resnet": Recipe(28, 128, 0.05, momentum=0.9),
     "unet": Recipe(64, 64, 0.05, momentum=0.9),
     "dilated_net": Recipe(64, 64, 0.05, momentum=0.9),

@@ -43,6 +43,18 @@ def constant(optimizer, steps):
     return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
 
 
+def one_cycle(optimizer, steps):
+    """Build a schedule that climbs to the learning rate and then falls to nearly nothing.
+
+    Source:
+        Smith and Topin 2019. The momentum stays as it is.
+    """
+    highest = optimizer.param_groups[0]["lr"]
+    return torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, highest, total_steps=steps, cycle_momentum=False
+    )
+
+
 def fit(
     net,
     data,

@@ -137,7 +137,7 @@ def test_d2l_runs_beside_the_written_images_and_we_stay_where_we_are(loops):
 
 
 def test_networks_for_large_images_are_cut_on_a_cpu():
-    assert module.make_job("resnet18", 1, None, 0, "cpu").train == 40 * 256
+    assert module.make_job("resnet18", 1, None, 0, "cpu").train == 20 * 256
     assert module.make_job("resnet18", 1, None, 0, "cuda").train == 60_000
     assert module.make_job("lenet", 1, None, 0, "cpu").train == 60_000
     job = module.make_job("nin", 2, 10, 0, "cpu")
@@ -170,6 +170,14 @@ def test_the_command(loops, tmp_path, capsys):
     assert json.loads(out)["against"] == "strong"
     assert err.splitlines()[0] == module.HEADER
     assert err.splitlines()[1].startswith("lenet ")
+
+
+def test_ctrl_c_in_our_loop_ends_the_bench(loops, monkeypatch, tmp_path):
+    """fit keeps what is done and returns: the bench must not take that for a finished run."""
+    monkeypatch.setattr(module, "fit", lambda *a, **k: types.SimpleNamespace(interrupted=True))
+    argv = ["bench", "--models", "lenet", "--batches", "5", "--folder", str(tmp_path)]
+    assert command.main(argv) == 130
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_evaluation_of_one_batch():

@@ -214,6 +214,50 @@ def test_layer_profile_refuses_what_a_log_scale_cannot_show(profiles):
         plots.layer_profile(profiles, "norm")
 
 
+# trade_off, roofline
+
+
+def test_a_trade_off_has_a_point_for_each_network_and_joins_the_front():
+    points = {"a": (1.0, 0.7, 0.1), "b": (100.0, 0.9, 0.0), "c": (50.0, 0.6, 0.2)}
+    (axes,) = plots.trade_off(points, "MACs", front=["a", "b"]).axes
+    assert (axes.get_xscale(), axes.get_xlabel()) == ("log", "MACs")
+    assert {text.get_text(): text.xy for text in axes.texts} == {
+        name: point[:2] for name, point in points.items()
+    }
+    (line,) = [line for line in axes.lines if len(line.get_xdata()) == 2]
+    assert line.get_xydata().tolist() == [[1, 0.7], [100, 0.9]]
+    bars = [bar.get_segments()[0][:, 1].tolist() for bar in axes.collections]
+    assert bars[0] == pytest.approx([0.6, 0.8])
+    assert bars[2] == pytest.approx([0.4, 0.8])
+
+
+def test_the_roof_rises_with_the_bandwidth_up_to_the_peak():
+    (axes,) = plots.roofline({"a": (2.0, 3e9), "b": (500.0, 80e9)}, 100e9, 10e9).axes
+    roof, a, b = axes.lines
+    intensity, height = roof.get_xydata().T
+    assert intensity[1] == 10
+    assert height.tolist() == pytest.approx([10 * intensity[0], 100, 100])
+    assert a.get_xydata().tolist() == [[2, 3]]
+    assert b.get_xydata().tolist() == [[500, 80]]
+    assert intensity[0] < 2 < 500 < intensity[2]
+    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
+
+
+@pytest.mark.parametrize(
+    ("draw", "message"),
+    [
+        (lambda: plots.trade_off({}, "MACs"), "points is empty"),
+        (lambda: plots.trade_off({"a": (0, 0.5, 0.1)}, "MACs"), "'a'.*above 0"),
+        (lambda: plots.trade_off({"a": (1, 0.5, 0.1)}, "MACs", ["b"]), "there is no 'b'"),
+        (lambda: plots.roofline({}, 1, 1), "points is empty"),
+        (lambda: plots.roofline({"a": (1, 0)}, 1, 1), "'a'.*above 0"),
+    ],
+)
+def test_trade_off_and_roofline_refuse_what_they_cannot_draw(draw, message):
+    with pytest.raises(ValueError, match=message):
+        draw()
+
+
 # training_curves
 
 

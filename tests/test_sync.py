@@ -25,7 +25,19 @@ ARROWS = {
     "train": {"engine", "live", "plots"},
     "recipes": set(),
     "bench": {"data", "engine", "models", "recipes", "trace", "train"},
-    "__main__": {"bench", "data", "engine", "models", "recipes", "trace", "train"},
+    "leaderboard": {"bench", "data", "models", "recipes", "trace", "train"},
+    "ablation": {"bench", "data", "train"},
+    "__main__": {
+        "ablation",
+        "bench",
+        "data",
+        "engine",
+        "leaderboard",
+        "models",
+        "recipes",
+        "trace",
+        "train",
+    },
 }
 
 

@@ -1,6 +1,7 @@
 """A block is a figure of a paper: one class a figure, one attribute an arm.
 
 attention   bottlenecks that weigh channels or branches by what the whole map shows: SE, SK, ResNeSt
+classic     what VGG and Network in Network repeat
 conv        convolution with batch normalisation and ReLU, the unit of the others
 dense       layers that read all layers before them, and the step between their blocks
 dilated     3x3 convolution with room between its taps

@@ -6,7 +6,7 @@ import os
 import shutil
 import socket
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -54,14 +54,16 @@ class Batches:
         batch_size: Images in a batch.
         shuffle: Whether each pass has an order of its own.
         seed: Decides the orders. They are drawn on the CPU, so every device has the same.
+        changes: Functions that change each batch of images in turn, such as `random_flip`.
     """
 
-    def __init__(self, images, labels, size, batch_size, shuffle, seed=0):
+    def __init__(self, images, labels, size, batch_size, shuffle, seed=0, changes=()):
         self.images, self.labels = images, labels
         self.size, self.batch_size, self.shuffle, self.seed = size, batch_size, shuffle, seed
         self.generator = torch.Generator()
         self.reseed(seed)
         self.part, self.parts = 0, 1
+        self.changes = changes
 
     @property
     def device(self):
@@ -105,7 +107,10 @@ class Batches:
         else:
             order = torch.arange(count, device=self.device)
         for chosen in order[self.part :: self.parts].split(self.batch_size):
-            yield self.take(chosen)
+            images, labels = self.take(chosen)
+            for change in self.changes:
+                images = change(images)
+            yield images, labels
 
     def take(self, chosen):
         """Return the images with these indices, resized, and their labels."""
@@ -118,9 +123,8 @@ class Batches:
     def only(self, kept):
         """Return Batches of the images whose label is in `kept`, labelled by its place there."""
         index, label = torch.nonzero(self.labels[:, None] == kept, as_tuple=True)
-        return Batches(
-            self.images[index], label, self.size, self.batch_size, self.shuffle, self.seed
-        )
+        settings = self.size, self.batch_size, self.shuffle, self.seed, self.changes
+        return Batches(self.images[index], label, *settings)
 
 
 @dataclass(frozen=True, repr=False)
@@ -174,6 +178,17 @@ class Data:
                 raise ValueError(f"name={name!r} must be a class: try one of {self.classes}")
         kept = torch.tensor([self.classes.index(name) for name in names], device=self.device)
         return Data(self.train.only(kept), self.test.only(kept), names, self.source)
+
+    def augmented(self, *changes):
+        """Return the Data whose training images are changed at random, anew in each pass.
+
+        Args:
+            changes: Functions of a batch of images (N, C, H, W), applied in turn, that return one
+                of that shape, such as `random_flip`. The test images stay as they are.
+        """
+        train = copy.copy(self.train)
+        train.changes = changes
+        return replace(self, train=train)
 
     def show(self, count=16):
         """Draw the first training images with the names of their classes."""

@@ -38,6 +38,7 @@ from cnnlib.models.resnet import (
     resnet50,
     resnet101,
     resnet152,
+    small_resnet,
 )
 from cnnlib.models.unet import unet
 from cnnlib.models.vgg import vgg11, vgg11_quarter, vgg16
@@ -74,6 +75,7 @@ __all__ = [
     "resnext50_32x4d",
     "se_resnet50",
     "sk_resnet50",
+    "small_resnet",
     "unet",
     "vgg11",
     "vgg11_quarter",

@@ -2,26 +2,8 @@
 
 from torch import nn
 
+from cnnlib.blocks.classic import nin_unit
 from cnnlib.blocks.conv import he_init
-
-
-def nin_unit(in_channels, out_channels, kernel, stride=1, padding=0):
-    """Build a convolution and two 1x1 convolutions, a ReLU after each.
-
-    The 1x1 convolutions are two linear layers that every position goes through by itself.
-
-    Shape:
-        (N, in_channels, H, W) -> (N, out_channels, floor((H + 2 padding - kernel) / stride) + 1,
-        likewise for W)
-    """
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, kernel, stride, padding),
-        nn.ReLU(),
-        nn.Conv2d(out_channels, out_channels, 1),
-        nn.ReLU(),
-        nn.Conv2d(out_channels, out_channels, 1),
-        nn.ReLU(),
-    )
 
 
 def nin(in_channels=1, num_classes=10):

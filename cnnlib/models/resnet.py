@@ -193,3 +193,27 @@ def mini_resnet(in_channels=1, num_classes=10):
         nn.Flatten(),
         nn.Linear(512, num_classes),
     )
+
+
+def stem_pooled(in_channels, out_channels):
+    """Build a stem for small images that are cheap to halve: a 3x3 convolution and a pooling.
+
+    Shape:
+        (N, in_channels, H, W) -> (N, out_channels, floor(H / 2), floor(W / 2))
+    """
+    return nn.Sequential(conv_bn_relu(in_channels, out_channels, 3), nn.MaxPool2d(2))
+
+
+def small_resnet(in_channels=1, num_classes=10, width=32):
+    """Build a residual network for 28-pixel images: three blocks, much for little work.
+
+    Shape:
+        (N, in_channels, H, W) -> (N, num_classes); the blocks work at H / 2, H / 4 and H / 8
+
+    Args:
+        in_channels: Channels of the image.
+        num_classes: Classes to tell apart.
+        width: Channels of the first block; the others have two and four times as many.
+    """
+    layers = [width, (1, width), (1, 2 * width), (1, 4 * width)]
+    return ResNet(BasicBlock, layers, in_channels, num_classes, stem=stem_pooled)

@@ -2,6 +2,7 @@
 
 from torch import nn
 
+from cnnlib.blocks.classic import vgg_group
 from cnnlib.blocks.conv import he_init
 
 # Simonyan and Zisserman 2015, table 1, columns A and D: (convolutions, channels) for each group.
@@ -9,20 +10,6 @@ GROUPS_11 = [(1, 64), (1, 128), (2, 256), (2, 512), (2, 512)]
 GROUPS_16 = [(2, 64), (2, 128), (3, 256), (3, 512), (3, 512)]
 # Column A with a quarter of the channels: enough for small grey images, at a fifteenth of the cost.
 GROUPS_11_QUARTER = [(1, 16), (1, 32), (2, 64), (2, 128), (2, 128)]
-
-
-def vgg_group(in_channels, out_channels, convolutions):
-    """Build 3x3 convolutions, a ReLU after each, and a pooling that halves the size.
-
-    Shape:
-        (N, in_channels, H, W) -> (N, out_channels, floor(H / 2), floor(W / 2))
-    """
-    group = nn.Sequential()
-    for _ in range(convolutions):
-        group.append(nn.Conv2d(in_channels, out_channels, 3, padding=1))
-        group.append(nn.ReLU())
-        in_channels = out_channels
-    return group.append(nn.MaxPool2d(2))
 
 
 class VGG(nn.Module):

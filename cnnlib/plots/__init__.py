@@ -14,7 +14,9 @@ from cnnlib.plots.figures import (
     loss_curve,
     misclassified,
     png,
+    roofline,
     show,
+    trade_off,
     training_curves,
 )
 from cnnlib.plots.walk import (
@@ -38,6 +40,8 @@ __all__ = [
     "loss_curve",
     "misclassified",
     "png",
+    "roofline",
     "show",
+    "trade_off",
     "training_curves",
 ]

@@ -251,6 +251,65 @@ def layer_profile(profiles, quantity):
 
 
 @_look
+def trade_off(points, cost, front=()):
+    """Draw accuracy over a cost on a log scale, a point with its spread for each network.
+
+    Args:
+        points: a dictionary from a name to (cost, mean accuracy, spread); accuracies are fractions.
+        cost: what the cost is, with its unit: the name of the axis.
+        front: names that a line joins, the cheapest first, such as those that none beats.
+
+    Raises:
+        ValueError: no point, a cost that a log scale cannot show, or a front with unknown names.
+    """
+    _check_points(points, positive=1)
+    if unknown := [name for name in front if name not in points]:
+        raise ValueError(f"front={front!r} must name points: there is no {unknown[0]!r}")
+    figure = Figure(figsize=(12, 5.5), layout="constrained")
+    axes = figure.subplots()
+    for name, (x, y, spread) in points.items():
+        color = BLUE if name in front else GREY
+        axes.errorbar(x, y, spread, marker="o", color=color, capsize=3, elinewidth=1.2)
+        axes.annotate(name, (x, y), (7, 4), textcoords="offset points", fontsize=11, color=color)
+    axes.plot([points[name][0] for name in front], [points[name][1] for name in front], color=BLUE)
+    axes.set(xlabel=cost, ylabel="test accuracy", xscale="log")
+    axes.margins(x=0.12)
+    axes.grid(True)
+    return figure
+
+
+@_look
+def roofline(points, peak, bandwidth):
+    """Draw the operations a second that networks reach, below the roof that a machine gives.
+
+    The roof is the bandwidth times the operations for each byte, up to the peak.
+
+    Args:
+        points: a dictionary from a name to (operations for each byte, operations a second).
+        peak: operations a second of the machine.
+        bandwidth: bytes a second that its memory moves.
+
+    Raises:
+        ValueError: no point, or a number that a log scale cannot show.
+    """
+    _check_points(points, positive=2)
+    figure = Figure(figsize=(12, 5.5), layout="constrained")
+    axes = figure.subplots()
+    ridge = peak / bandwidth
+    intensities = [x for x, _ in points.values()]
+    left, right = min(ridge / 4, *intensities) / 1.5, max(4 * ridge, *intensities) * 2
+    roof = np.array([left, ridge, right])
+    axes.plot(roof, np.minimum(peak, roof * bandwidth) / 1e9, color=VERMILION, label="the roof")
+    for (name, (x, y)), marker in zip(points.items(), cycle(MARKERS), strict=False):
+        axes.plot(x, y / 1e9, marker, color=BLUE)
+        axes.annotate(name, (x, y / 1e9), (7, -4), textcoords="offset points", fontsize=11)
+    axes.set(xlabel="operations for each byte", ylabel="GFLOP/s", xscale="log", yscale="log")
+    axes.grid(True)
+    axes.legend(loc="upper left")
+    return figure
+
+
+@_look
 def confusion_matrix(matrix, classes):
     """Draw how often each class was taken for each: counts in the cells, shares as shades.
 
@@ -340,6 +399,15 @@ def misclassified(images, labels, predictions, classes, columns=8, rows=2):
         return figure
     titles = [f"{classes[labels[i]]}\n> {classes[predictions[i]]}" for i in wrong]
     return image_grid(images[wrong], titles, columns)
+
+
+def _check_points(points, positive):
+    """Refuse no points, or one of whose first numbers a log scale shows nothing."""
+    if not points:
+        raise ValueError("points is empty: pass at least one")
+    for name, numbers in points.items():
+        if min(numbers[:positive]) <= 0:
+            raise ValueError(f"points[{name!r}]={numbers!r} must start with numbers above 0")
 
 
 def as_array(values):

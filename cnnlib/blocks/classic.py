@@ -1,0 +1,36 @@
+"""What VGG and Network in Network repeat."""
+
+from torch import nn
+
+
+def vgg_group(in_channels, out_channels, convolutions):
+    """Build 3x3 convolutions, a ReLU after each, and a pooling that halves the size.
+
+    Shape:
+        (N, in_channels, H, W) -> (N, out_channels, floor(H / 2), floor(W / 2))
+    """
+    group = nn.Sequential()
+    for _ in range(convolutions):
+        group.append(nn.Conv2d(in_channels, out_channels, 3, padding=1))
+        group.append(nn.ReLU())
+        in_channels = out_channels
+    return group.append(nn.MaxPool2d(2))
+
+
+def nin_unit(in_channels, out_channels, kernel, stride=1, padding=0):
+    """Build a convolution and two 1x1 convolutions, a ReLU after each.
+
+    The 1x1 convolutions are two linear layers that every position goes through by itself.
+
+    Shape:
+        (N, in_channels, H, W) -> (N, out_channels, floor((H + 2 padding - kernel) / stride) + 1,
+        likewise for W)
+    """
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, kernel, stride, padding),
+        nn.ReLU(),
+        nn.Conv2d(out_channels, out_channels, 1),
+        nn.ReLU(),
+        nn.Conv2d(out_channels, out_channels, 1),
+        nn.ReLU(),
+    )

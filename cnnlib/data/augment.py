@@ -1,0 +1,33 @@
+"""Random changes of training images that leave their class: each batch at once, on its device."""
+
+import torch
+import torch.nn.functional as F
+
+
+def random_flip(images):
+    """Mirror about half of the images, left to right.
+
+    Shape:
+        (N, C, H, W) -> (N, C, H, W)
+    """
+    chosen = torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5
+    return torch.where(chosen, images.flip(-1), images)
+
+
+def random_crop(images, padding=1):
+    """Cut each image out of itself with a black border: it moves by up to `padding` pixels.
+
+    Shape:
+        (N, C, H, W) -> (N, C, H, W)
+
+    Args:
+        images: A batch.
+        padding: Width of the border in pixels. An image moves by as much in either direction.
+    """
+    count, _, height, width = images.shape
+    padded = F.pad(images, [padding] * 4)
+    shifts = torch.randint(0, 2 * padding + 1, (2, count, 1, 1), device=images.device)
+    rows = shifts[0] + torch.arange(height, device=images.device)[:, None]
+    columns = shifts[1] + torch.arange(width, device=images.device)
+    number = torch.arange(count, device=images.device)[:, None, None]
+    return padded.permute(0, 2, 3, 1)[number, rows, columns].permute(0, 3, 1, 2)

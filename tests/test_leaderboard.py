@@ -1,0 +1,269 @@
+"""The leaderboard: costs by hand, rows that say what was measured, the front by brute force."""
+
+import functools
+import json
+import random
+import types
+
+import pytest
+import torch
+from test_main import drawn
+from torch import nn
+
+from cnnlib import __main__ as command
+from cnnlib import leaderboard as module
+from cnnlib import models
+from cnnlib.leaderboard import (
+    CLASSIC,
+    NETWORKS,
+    QUICK,
+    Budget,
+    Entry,
+    Leaderboard,
+    Traffic,
+    costs,
+    pareto,
+)
+from cnnlib.recipes import recipe
+from cnnlib.train import one_cycle
+
+TINY = Budget(train=40, test=20, epochs=1, seeds=2, batch_size=10, lr=1e-3)
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Drawn images and few of them, a machine with known limits, a clock that does not wait."""
+
+    @functools.cache
+    def few(size=28, batch_size=16, *, train, test, device=None):
+        return drawn(size, batch_size, train=min(train, 40), test=min(test, 20))
+
+    monkeypatch.setattr(module, "fashion_mnist", few)
+    monkeypatch.setattr(
+        module, "limits", lambda device: {"peak_flops": 100e9, "bandwidth": 10e9, "on": device}
+    )
+    monkeypatch.setattr(module, "training_rate", lambda net, images, labels: 1000.0)
+
+
+def entry(name="a", macs=1, accuracies=(0.5,), **changed):
+    settings = {
+        "size": 28, "batch_size": 10, "params": 1, "macs": macs, "step_flops": 60,
+        "step_traffic": 30, "step_memory": 1, "images_per_second": 5.0,
+    }  # fmt: skip
+    return Entry(name, **settings | changed, accuracies=list(accuracies))
+
+
+# Costs
+
+
+def test_costs_of_a_linear_layer_by_hand():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+    found = costs(net, (1, 2, 2), batch_size=5)
+    assert (found["params"], found["macs"]) == (15, 12)
+    # Forward, and backward to the weights; the images need no gradient.
+    assert found["step_flops"] == 2 * (2 * 12 * 5)
+    images, scores, labels, weights = 4 * 5 * 4, 4 * 5 * 3, 8 * 5, 4 * 15
+    # Kept: images, log-probabilities, labels, and the one number by which the mean is divided.
+    assert found["step_memory"] == images + scores + labels + 4 + 2 * weights
+
+
+def test_a_step_costs_nearly_three_forward_passes():
+    for name in ("resnet18", "vgg11_quarter", "densenet_d2l"):
+        size = recipe(name).size
+        found = costs(getattr(models, name)(), (1, size, size), 2)
+        assert 2.7 < found["step_flops"] / (2 * 2 * found["macs"]) <= 3
+
+
+def test_memory_and_operations_grow_with_the_batch_but_not_the_weights():
+    one, two, three = (costs(models.lenet(), (1, 28, 28), n) for n in (8, 16, 24))
+    assert two["step_flops"] == 2 * one["step_flops"]
+    assert two["step_memory"] - one["step_memory"] == three["step_memory"] - two["step_memory"]
+    assert one["step_memory"] > 8 * one["params"]
+
+
+def test_costs_leave_the_network_as_it_is():
+    net = models.lenet().eval()
+    before = [p.clone() for p in net.parameters()]
+    costs(net, (1, 28, 28), 2)
+    assert not net.training
+    assert all(p.grad is None for p in net.parameters())
+    assert all(torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
+
+
+def test_traffic_is_what_operations_read_and_write():
+    x = torch.rand(100)
+    with Traffic() as traffic:
+        x.relu()
+    assert traffic.bytes == 800
+    with Traffic() as traffic:
+        x.view(10, 10)
+    assert traffic.bytes == 0
+    with Traffic() as traffic:
+        x + x
+    assert traffic.bytes == 800  # one tensor is read once, though it is named twice
+
+
+# Rows
+
+
+def test_mean_spread_and_what_was_reached():
+    row = entry(accuracies=[0.5, 0.6, 0.7])
+    assert row.accuracy == pytest.approx(0.6)
+    assert row.spread == pytest.approx(0.1)
+    assert row.flops_per_second == 5 * 60 / 10
+    assert row.intensity == 2
+    assert entry(accuracies=[0.5]).spread != entry(accuracies=[0.5]).spread  # there is none
+
+
+def test_the_front_by_hand():
+    rows = [entry("a", 1, [0.5]), entry("b", 2, [0.4]), entry("c", 3, [0.6]), entry("d", 3, [0.7])]
+    assert [row.name for row in pareto(rows, lambda row: row.macs)] == ["a", "d"]
+
+
+def test_the_front_by_brute_force():
+    draw = random.Random(0)
+    for _ in range(200):
+        rows = [
+            entry(str(i), draw.randint(1, 6), [draw.randint(1, 6) / 10])
+            for i in range(draw.randint(1, 8))
+        ]
+        found = [(row.macs, row.accuracy) for row in pareto(rows, lambda row: row.macs)]
+        points = {(row.macs, row.accuracy) for row in rows}
+        expected = {
+            (cost, good)
+            for cost, good in points
+            if not any(c <= cost and g >= good and (c, g) != (cost, good) for c, g in points)
+        }
+        assert found == sorted(expected)
+
+
+def test_a_network_is_added_with_one_line(small, capsys):
+    board = Leaderboard(TINY)
+    row = board.add("mine", models.lenet, size=28)
+    assert board["mine"] is row
+    assert len(row.accuracies) == 2
+    assert (row.size, row.batch_size, row.params) == (28, 10, 61_706)
+    assert board.about["on"] == "cpu"
+    assert capsys.readouterr().out.count("mine, seed") == 2
+    again = board.add("mine", models.lenet, size=28)
+    assert board.rows == [again]
+    assert again.accuracies == row.accuracies
+    head, line = str(board).splitlines()
+    assert len(head) == len(line)
+    assert "61,706" in line
+
+
+def test_a_seed_decides_the_first_weights_and_the_order(small, monkeypatch):
+    seen = []
+
+    def fit(net, data, epochs, *, seed, **settings):
+        seen.append((seed, net[0].weight.clone()))
+        return types.SimpleNamespace(interrupted=False, last={"test_accuracy": seed / 10})
+
+    monkeypatch.setattr(module, "fit", fit)
+    board = Leaderboard(TINY)
+    assert board.add("lenet", models.lenet).accuracies == [0.0, 0.1]
+    board.add("lenet", models.lenet)
+    (a, first), (b, second), (_, third), _ = seen
+    assert (a, b) == (0, 1)
+    assert torch.equal(first, third)
+    assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize(
+    ("budget", "lr", "kind", "momentum"),
+    [(CLASSIC, 0.01, torch.optim.SGD, 0.5), (QUICK, 1e-3, torch.optim.AdamW, None)],
+)
+def test_recipes_of_the_budgets(budget, lr, kind, momentum):
+    settings = module.fit_settings(budget, recipe("mini_resnet"))
+    optimizer = settings["optimizer"](models.lenet().parameters(), settings["lr"])
+    assert type(optimizer) is kind
+    assert optimizer.defaults["lr"] == lr
+    assert optimizer.defaults.get("momentum") == momentum
+    assert settings.get("schedule") is (one_cycle if budget is QUICK else None)
+
+
+def test_usual_batch_and_size_where_the_budget_names_none(small):
+    board = Leaderboard(Budget(40, 20, epochs=1, seeds=1))
+    row = board.add("lenet", models.lenet)
+    assert (row.size, row.batch_size) == (28, 256)
+
+
+def test_ctrl_c_ends_the_leaderboard(small, monkeypatch):
+    monkeypatch.setattr(module, "fit", lambda *a, **k: types.SimpleNamespace(interrupted=True))
+    with pytest.raises(KeyboardInterrupt):
+        Leaderboard(TINY).add("lenet", models.lenet)
+
+
+def test_numbers_of_the_stand_in_say_so(small, monkeypatch, capsys):
+    data = drawn(train=40, test=20)
+    object.__setattr__(data, "source", "drawn stand-in")
+    monkeypatch.setattr(module, "fashion_mnist", lambda *a, **k: data)
+    board = Leaderboard(TINY)
+    board.add("lenet", models.lenet)
+    assert "STAND-IN" in capsys.readouterr().out
+    assert board.about["data"] == "drawn stand-in"
+
+
+def test_what_is_written_is_read(small, tmp_path):
+    board = Leaderboard(TINY, {"peak_flops": 1.0}, [entry("a"), entry("b", accuracies=[0.1, 0.2])])
+    board.write(tmp_path / "new" / "board.json")
+    assert Leaderboard.read(tmp_path / "new" / "board.json") == board
+
+
+def test_the_rate_is_images_over_seconds(monkeypatch):
+    clock = iter([9.0, 0.5, 3.0, 1.0, 2.0])
+    calls = []
+
+    def timed(device, action):
+        action()
+        return next(clock), None
+
+    def fit(net, data, *args, **kwargs):
+        calls.append(len(data))
+
+    monkeypatch.setattr(module, "timed", timed)
+    monkeypatch.setattr(module, "fit", fit)
+    rate = module.training_rate(None, torch.zeros(10, 1, 4, 4), torch.zeros(10))
+    assert calls == [2, 2, 4, 4, 4]
+    assert rate == 4 * 10 / 2.0
+
+
+def test_limits_of_this_machine(monkeypatch):
+    monkeypatch.setattr(module, "peak", lambda device, dtype: 3.0 if dtype is torch.float32 else 2)
+    monkeypatch.setattr(module, "timed", lambda device, action: (0.5, None))
+    found = module.limits("cpu")
+    assert found["peak_flops"] == 3.0
+    assert found["bandwidth"] == 2 * 256 * 2**20 / 0.5
+    assert found["hardware"]["cores"] > 0
+
+
+# The command
+
+
+def test_the_networks_of_the_comparison_take_their_size():
+    for name, (build, size) in NETWORKS.items():
+        if size == 28:
+            assert build()(torch.zeros(2, 1, size, size)).shape == (2, 10)
+        else:
+            assert size == recipe(name).size
+    assert len(NETWORKS) == 14
+
+
+def test_the_command(small, tmp_path, capsys):
+    argv = ["leaderboard", "--models", "lenet", "narrow SE", "--seeds", "1", "--epochs", "1"]
+    assert command.main([*argv, "--folder", str(tmp_path), "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert [row["name"] for row in record["rows"]] == ["lenet", "narrow SE"]
+    assert record["budget"] == {
+        "train": 2048, "test": 1000, "epochs": 1, "seeds": 1, "batch_size": 32, "lr": 1e-3
+    }  # fmt: skip
+    (path,) = tmp_path.iterdir()
+    assert path.name == "leaderboard_quick_cpu.json"
+    assert json.loads(path.read_text()) == record
+
+
+def test_an_unknown_network_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        command.main(["leaderboard", "--models", "lenet6"])
+    assert "did you mean lenet" in capsys.readouterr().err
