@@ -6,6 +6,7 @@ blocks       a block is a figure of a paper
 models       a model is a table of a paper;  weights  published ones into them
 data         Fashion-MNIST on the device, scenes made of it, a drawn stand-in
 train        fit, evaluate, History; engine is what makes a step fast or parallel
-recipes      how each model is trained; bench measures fit beside other loops
+recipes      how each model is trained; bench measures fit beside other loops,
+             leaderboard the models beside each other, ablation each part of the best recipe
 plots        pictures;  check  predictions and exercise answers
 """

@@ -245,7 +245,9 @@ def parser():
     """Build the parser of the command line."""
     top = Parser(prog="python -m cnnlib", description="Convolutional networks on Fashion-MNIST.")
     commands = top.add_subparsers(
-        dest="command", required=True, metavar="data | trace | train | bench"
+        dest="command",
+        required=True,
+        metavar="data | trace | train | bench | leaderboard | ablation",
     )
 
     data = commands.add_parser("data", help="fetch Fashion-MNIST, verify it, say where it lies")

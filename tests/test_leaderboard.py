@@ -9,6 +9,7 @@ import pytest
 import torch
 from test_main import drawn
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from cnnlib import __main__ as command
 from cnnlib import leaderboard as module
@@ -47,7 +48,7 @@ def small(monkeypatch):
 
 def entry(name="a", macs=1, accuracies=(0.5,), **changed):
     settings = {
-        "size": 28, "batch_size": 10, "params": 1, "macs": macs, "step_flops": 60,
+        "size": 28, "batch_size": 10, "params": 1, "macs": macs,
         "step_traffic": 30, "step_memory": 1, "images_per_second": 5.0,
     }  # fmt: skip
     return Entry(name, **settings | changed, accuracies=list(accuracies))
@@ -60,23 +61,13 @@ def test_costs_of_a_linear_layer_by_hand():
     net = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
     found = costs(net, (1, 2, 2), batch_size=5)
     assert (found["params"], found["macs"]) == (15, 12)
-    # Forward, and backward to the weights; the images need no gradient.
-    assert found["step_flops"] == 2 * (2 * 12 * 5)
     images, scores, labels, weights = 4 * 5 * 4, 4 * 5 * 3, 8 * 5, 4 * 15
     # Kept: images, log-probabilities, labels, and the one number by which the mean is divided.
     assert found["step_memory"] == images + scores + labels + 4 + 2 * weights
 
 
-def test_a_step_costs_nearly_three_forward_passes():
-    for name in ("resnet18", "vgg11_quarter", "densenet_d2l"):
-        size = recipe(name).size
-        found = costs(getattr(models, name)(), (1, size, size), 2)
-        assert 2.7 < found["step_flops"] / (2 * 2 * found["macs"]) <= 3
-
-
-def test_memory_and_operations_grow_with_the_batch_but_not_the_weights():
+def test_memory_grows_with_the_batch_but_the_weights_do_not():
     one, two, three = (costs(models.lenet(), (1, 28, 28), n) for n in (8, 16, 24))
-    assert two["step_flops"] == 2 * one["step_flops"]
     assert two["step_memory"] - one["step_memory"] == three["step_memory"] - two["step_memory"]
     assert one["step_memory"] > 8 * one["params"]
 
@@ -88,6 +79,16 @@ def test_costs_leave_the_network_as_it_is():
     assert not net.training
     assert all(p.grad is None for p in net.parameters())
     assert all(torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("name", ["lenet", "resnet18", "densenet_d2l"])
+def test_a_step_has_nearly_three_times_the_operations_of_a_forward_pass(name):
+    """Torch counts the operations itself; of grouped convolutions it counts too many backward."""
+    net, size = getattr(models, name)(), recipe(name).size
+    macs = costs(net, (1, size, size), 2)["macs"]
+    with FlopCounterMode(display=False) as counter:
+        net(torch.zeros(2, 1, size, size)).sum().backward()
+    assert 0.9 < counter.get_total_flops() / entry(macs=macs, batch_size=2).step_flops <= 1
 
 
 def test_traffic_is_what_operations_read_and_write():
@@ -110,6 +111,7 @@ def test_mean_spread_and_what_was_reached():
     row = entry(accuracies=[0.5, 0.6, 0.7])
     assert row.accuracy == pytest.approx(0.6)
     assert row.spread == pytest.approx(0.1)
+    assert row.step_flops == 6 * 1 * 10
     assert row.flops_per_second == 5 * 60 / 10
     assert row.intensity == 2
     assert entry(accuracies=[0.5]).spread != entry(accuracies=[0.5]).spread  # there is none
