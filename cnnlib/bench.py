@@ -134,7 +134,7 @@ def compare(job, against, rounds, peak_flops):
                 found[name]["seconds"].append(seconds)
                 found[name]["peak_memory_bytes"].append(memory)
                 found[name]["net"] = trained
-        for _ in range(1 + rounds):
+        for _ in range(rounds):
             for name, side in sides.items():
                 alone = found[name].setdefault("alone", {"loader": [], "step": []})
                 alone["loader"].append(timed(job.device, side.load)[0])
@@ -165,7 +165,7 @@ def compare(job, against, rounds, peak_flops):
 def summarise(job, found, images, macs, peak_flops):
     """Turn the seconds of one loop into its part of a row."""
     cold, *warm = found["seconds"]
-    loader, step = (statistics.median(found["alone"][name][1:]) for name in ("loader", "step"))
+    loader, step = (statistics.median(found["alone"][name]) for name in ("loader", "step"))
     step_rate = STEPS_ALONE * job.batch_size / step
     test = fashion_mnist(
         job.size, job.batch_size, train=10, test=job.test, device=job.device, seed=job.seed

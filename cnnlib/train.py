@@ -129,18 +129,19 @@ def fit(
     history = History(describe(net, data, run, epochs, lr, seed), data.banner)
     live = Live(history, len(batches), plot, silent=run.rank > 0)
     try:
-        for epoch in range(1, epochs + 1):
-            net.train()
-            tally = Tally(epoch, run)
-            for images, labels in batches:
-                batch_loss, correct = step(images, labels)
-                tally.add(batch_loss, correct, labels, lr=optimizer.param_groups[0]["lr"])
-                schedule.step()
-                live.after_batch(tally)
-            history.add(tally, evaluate(net, data.test, loss, precision))
-            live.after_epoch()
-            if checkpoint is not None and run.rank == 0:
-                save(net, checkpoint)
+        with run.keep_memory():
+            for epoch in range(1, epochs + 1):
+                net.train()
+                tally = Tally(epoch, run)
+                for images, labels in batches:
+                    batch_loss, correct = step(images, labels)
+                    tally.add(batch_loss, correct, labels, lr=optimizer.param_groups[0]["lr"])
+                    schedule.step()
+                    live.after_batch(tally)
+                history.add(tally, evaluate(net, data.test, loss, precision))
+                live.after_epoch()
+                if checkpoint is not None and run.rank == 0:
+                    save(net, checkpoint)
     except KeyboardInterrupt:
         history.interrupted = True
     except Exception as stop:

@@ -1,5 +1,8 @@
 """Precision and memory format."""
 
+import resource
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -189,3 +192,62 @@ def test_only_one_process_with_a_gpu_records():
     assert engine("cuda", "fp32").graph
     assert not engine("cuda", "fp32", graph=False).graph
     assert not engine("cpu", "fp32").graph
+
+
+# Memory of a CPU
+
+
+def faults_of(action):
+    """Return how many pages this process asked the system for."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    action()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+def fill():
+    torch.ones(25_000_000)  # 100 MB, or 24,414 pages of 4 KiB
+
+
+@pytest.mark.skipif(module.allocator() is None, reason="this system's C library is not glibc")
+def test_memory_is_asked_for_once_while_it_is_kept():
+    fill()
+    assert faults_of(fill) > 10_000 or huge_pages()
+    with engine("cpu").keep_memory():
+        fill()
+        assert faults_of(fill) < 100
+    fill()
+    assert faults_of(fill) > 10_000 or huge_pages()
+
+
+def huge_pages():
+    """Whether the system hands out 2 MiB at a time, unasked."""
+    path = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    return path.exists() and "[always]" in path.read_text()
+
+
+def test_memory_is_given_back_after_an_error(monkeypatch):
+    calls = []
+    library = SimpleNamespace(
+        mallopt=lambda *setting: calls.append(setting), malloc_trim=lambda pad: calls.append(pad)
+    )
+    monkeypatch.setattr(module, "allocator", lambda: library)
+    with pytest.raises(ValueError, match="in between"), engine("cpu").keep_memory():
+        assert calls == [(-4, 0), (-1, 2**31 - 1)]
+        raise ValueError("in between")
+    assert calls[2:] == [(-4, 65536), (-3, 2**25), (-1, 2**26), 0]
+
+
+@pytest.mark.parametrize("found", [None, "library"])
+def test_memory_of_other_devices_and_other_libraries_is_left_alone(monkeypatch, found):
+    monkeypatch.setattr(module, "allocator", lambda: found)
+    run = replace(engine("cpu"), device=torch.device("cuda" if found else "cpu"))
+    with run.keep_memory():
+        pass
+
+
+def test_only_glibc_is_asked(monkeypatch):
+    monkeypatch.setattr(module.sys, "platform", "win32")
+    assert module.allocator.__wrapped__() is None
+    monkeypatch.setattr(module.sys, "platform", "linux")
+    monkeypatch.setattr(module.ctypes, "CDLL", lambda name: object())
+    assert module.allocator.__wrapped__() is None
