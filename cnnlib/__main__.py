@@ -13,11 +13,10 @@ from pathlib import Path
 
 import torch
 
-from cnnlib import ablation, bench, models
+from cnnlib import ablation, bench, leaderboard, models
 from cnnlib.data import fashion_mnist, fashion_scenes
 from cnnlib.data.mnist import COUNTS, UNPACKED_MD5, data_folder, fetch
 from cnnlib.engine import lost_a_process, processes
-from cnnlib.leaderboard import CLASSIC, NETWORKS, QUICK, Leaderboard
 from cnnlib.recipes import recipe
 from cnnlib.trace import trace
 from cnnlib.train import Diverged, History, fit, sgd
@@ -166,16 +165,20 @@ def run_bench(arguments):
 
 def run_leaderboard(arguments):
     """Measure networks alike: cost, speed, and accuracy with several seeds."""
-    budget = {"classic": CLASSIC, "quick": QUICK}[arguments.budget]
+    budget = leaderboard.CLASSIC if arguments.budget == "classic" else leaderboard.QUICK
     changed = {
         name: value
         for name in ("train", "test", "epochs", "seeds")
         if (value := getattr(arguments, name))
     }
-    board = Leaderboard(dataclasses.replace(budget, **changed))
+    budget = dataclasses.replace(budget, **changed)
     path = arguments.folder / f"leaderboard_{arguments.budget}_{device_type()}.json"
+    board = leaderboard.Leaderboard(budget, leaderboard.limits(device_type()))
+    if bench.earlier(path, board.about):
+        old = leaderboard.Leaderboard.read(path)
+        board = old if old.budget == budget else board
     for name in arguments.models:
-        build, size = NETWORKS.get(name) or (getattr(models, name), None)
+        build, size = leaderboard.NETWORKS.get(name) or (getattr(models, name), None)
         board.add(name, build, size)
         board.write(path)
     return f"{board}\nThe table is in {path}", dataclasses.asdict(board), 0
@@ -184,11 +187,19 @@ def run_leaderboard(arguments):
 def run_ablation(arguments):
     """Train by the best recipe, and without each of its ingredients."""
     counts = {part: getattr(arguments, part) for part in COUNTS if getattr(arguments, part)}
-    data = fashion_mnist(28, 128, **counts)
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    path = arguments.folder / f"ablation_{device_type()}.json"
-    build = getattr(models, arguments.model)
-    record = ablation.ablate(build, data, arguments.epochs, arguments.lr, arguments.seeds, path)
+    kind = "best" if arguments.whole_only else "ablation"
+    path = arguments.folder / f"{kind}_{device_type()}.json"
+    record = ablation.ablate(
+        f"small_resnet, width {arguments.width}",
+        functools.partial(models.small_resnet, width=arguments.width),
+        fashion_mnist(28, 128, **counts),
+        arguments.epochs,
+        arguments.lr,
+        arguments.seeds,
+        path,
+        () if arguments.whole_only else ablation.INGREDIENTS,
+    )
     return f"{ablation.table(record)}\nThe record is in {path}", record, 0
 
 
@@ -289,12 +300,15 @@ def parser():
     measure.set_defaults(run=run_bench)
 
     board = commands.add_parser("leaderboard", help="measure networks: cost, speed, accuracy")
-    board.add_argument("--models", type=board_name, nargs="+", default=NETWORKS, metavar="MODEL")
+    board.add_argument(
+        "--models", type=board_name, nargs="+", default=leaderboard.NETWORKS, metavar="MODEL"
+    )
     board.add_argument("--budget", choices=("classic", "quick"), default="quick")
     board.set_defaults(run=run_leaderboard, epochs=None, seeds=None)
 
     worth = commands.add_parser("ablation", help="what each part of the best recipe is worth")
-    worth.add_argument("--model", type=model_name, default="small_resnet", metavar="MODEL")
+    worth.add_argument("--width", type=whole, default=16, metavar="N", help="of small_resnet")
+    worth.add_argument("--whole-only", action="store_true", help="leave no ingredient out")
     worth.add_argument("--lr", type=float, default=ablation.LR, metavar="X", help="learning rate")
     worth.set_defaults(run=run_ablation, epochs=10, seeds=5)
 
@@ -321,7 +335,7 @@ def model_name(text):
 
 def board_name(text):
     """Return the name of a network of the leaderboard, or of another model of ours."""
-    return text if text in NETWORKS else model_name(text)
+    return text if text in leaderboard.NETWORKS else model_name(text)
 
 
 def whole(text):

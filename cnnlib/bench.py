@@ -37,6 +37,7 @@ from cnnlib.train import evaluate, fit, sgd
 
 BATCHES_ON_A_CPU = 20  # of a network for images above 28 pixels; a whole epoch takes hours
 STEPS_ALONE = 10
+MACHINE = ("device", "cpu", "cores", "threads")  # what tells one from another
 WORKERS = 4  # d2l's number
 
 
@@ -70,6 +71,8 @@ class Job:
 def bench(names, against="d2l", rounds=3, epochs=1, batches=None, seed=0, folder="results"):
     """Measure networks, and write the table after each of them.
 
+    Rows that the file has from the same machine with the same versions stay; others give way.
+
     Args:
         names: Names of models.
         against: "d2l", its loader and train_ch6 unchanged; or "strong", the same loop with pinned
@@ -92,17 +95,33 @@ def bench(names, against="d2l", rounds=3, epochs=1, batches=None, seed=0, folder
     device = "cuda" if torch.cuda.is_available() else "cpu"
     peaks = {str(dtype).removeprefix("torch."): peak(device, dtype) for dtype in PEAK_TYPES}
     record = surroundings(device) | {"against": against, "seed": seed, "flops_per_second": peaks}
-    record["rows"] = []
+    path = Path(folder) / f"bench_{against}_{device}.json" if folder is not None else None
+    old = earlier(path, record)
+    record["rows"] = [row for row in old.get("rows", []) if row["model"] not in names]
     for name in names:
         job = make_job(name, epochs, batches, seed, device)
         row = compare(job, against, rounds, max(peaks.values()))
         record["rows"].append(row)
         print(line(row))
-        if folder is not None:
-            Path(folder).mkdir(parents=True, exist_ok=True)
-            path = Path(folder) / f"bench_{against}_{device}.json"
-            path.write_text(json.dumps(record, indent=1))
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(record, indent=1) + "\n")
     return record
+
+
+def earlier(path, about):
+    """Return what a file holds, if it was measured on this machine with these versions; else {}.
+
+    Args:
+        path: A JSON file, which need not exist, or None.
+        about: What `surroundings` returned here.
+    """
+    if path is None or not path.exists():
+        return {}
+    old = json.loads(path.read_text())
+    there = old.get("about", old)
+    same = all(there["hardware"][key] == about["hardware"][key] for key in MACHINE)
+    return old if same and there["versions"] == about["versions"] else {}
 
 
 def make_job(name, epochs, batches, seed, device):

@@ -158,8 +158,7 @@ class Leaderboard:
         )
         if data.banner:
             print(data.banner)
-        if not self.about:
-            self.about = limits(data.device.type) | {"data": data.source}
+        self.about = (self.about or limits(data.device.type)) | {"data": data.source}
         settings = fit_settings(budget, usual)
         images, labels = next(iter(data.train))
         accuracies = []

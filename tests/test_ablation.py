@@ -66,20 +66,30 @@ def test_the_recipe_trains(capsys):
 
 def test_all_runs_are_written_and_none_is_repeated(calls, tmp_path):
     path = tmp_path / "record.json"
-    record = ablate(models.lenet, drawn(), 2, 0.1, 2, path)
+    record = ablate("lenet", models.lenet, drawn(), 2, 0.1, 2, path)
     assert list(record["accuracies"]) == ["nothing", *INGREDIENTS]
     assert [len(runs) for runs in record["accuracies"].values()] == [2] * 5
     assert [call["seed"] for call in calls] == [0] * 5 + [1] * 5
     assert json.loads(path.read_text())["accuracies"] == record["accuracies"]
-    more = ablate(models.lenet, drawn(), 2, 0.1, 3, path)
+    more = ablate("lenet", models.lenet, drawn(), 2, 0.1, 3, path)
     assert [call["seed"] for call in calls[10:]] == [2] * 5
     assert more["accuracies"]["flip"][:2] == record["accuracies"]["flip"]
 
 
 def test_a_file_of_other_runs_is_refused(calls, tmp_path):
-    ablate(models.lenet, drawn(), 2, 0.1, 1, tmp_path / "record.json")
+    ablate("lenet", models.lenet, drawn(), 2, 0.1, 1, tmp_path / "record.json")
     with pytest.raises(ValueError, match="name another file"):
-        ablate(models.lenet, drawn(), 3, 0.1, 1, tmp_path / "record.json")
+        ablate("lenet", models.lenet, drawn(), 3, 0.1, 1, tmp_path / "record.json")
+
+
+def test_runs_of_another_machine_give_way(calls, tmp_path):
+    path = tmp_path / "record.json"
+    record = ablate("lenet", models.lenet, drawn(), 2, 0.1, 1, path)
+    record["hardware"]["cpu"] = "an abacus"
+    path.write_text(json.dumps(record))
+    ablate("lenet", models.lenet, drawn(), 3, 0.1, 1, path)
+    assert len(calls) == 10
+    assert json.loads(path.read_text())["recipe"]["epochs"] == 3
 
 
 def test_ctrl_c_keeps_finished_runs(calls, monkeypatch, tmp_path):
@@ -92,7 +102,7 @@ def test_ctrl_c_keeps_finished_runs(calls, monkeypatch, tmp_path):
 
     monkeypatch.setattr(ablation, "fit", fit)
     with pytest.raises(KeyboardInterrupt):
-        ablate(models.lenet, drawn(), 2, 0.1, 2, tmp_path / "record.json")
+        ablate("lenet", models.lenet, drawn(), 2, 0.1, 2, tmp_path / "record.json")
     runs = json.loads((tmp_path / "record.json").read_text())["accuracies"]
     assert [len(values) for values in runs.values()] == [1, 1, 1]
 
@@ -112,4 +122,10 @@ def test_the_command(calls, monkeypatch, tmp_path, capsys):
     out = capsys.readouterr().out
     assert "label smoothing" in out
     assert "ablation_cpu.json" in out
-    assert json.loads((tmp_path / "ablation_cpu.json").read_text())["recipe"]["epochs"] == 1
+    record = json.loads((tmp_path / "ablation_cpu.json").read_text())
+    assert record["recipe"]["net"] == "small_resnet, width 16"
+    assert record["recipe"]["epochs"] == 1
+    assert command.main([*argv, "--whole-only", "--width", "8"]) == 0
+    record = json.loads((tmp_path / "best_cpu.json").read_text())
+    assert list(record["accuracies"]) == ["nothing"]
+    assert record["recipe"]["params"] == 20_018

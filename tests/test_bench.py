@@ -128,6 +128,24 @@ def test_a_row_of_the_table(loops, tmp_path, against):
     assert len(line(row)) == len(module.HEADER)
 
 
+def test_rows_of_this_machine_stay_and_those_of_another_give_way(loops, monkeypatch, tmp_path):
+    bench(["lenet"], "strong", rounds=1, batches=5, folder=tmp_path)
+    path = tmp_path / "bench_strong_cpu.json"
+    record = json.loads(path.read_text())
+    record["rows"].insert(0, record["rows"][0] | {"model": "nin"})
+    path.write_text(json.dumps(record))
+    rows = bench(["lenet"], "strong", rounds=1, batches=5, folder=tmp_path)["rows"]
+    assert [row["model"] for row in rows] == ["nin", "lenet"]
+    record["hardware"]["cpu"] = "an abacus"
+    path.write_text(json.dumps(record))
+    rows = bench(["lenet"], "strong", rounds=1, batches=5, folder=tmp_path)["rows"]
+    assert [row["model"] for row in rows] == ["lenet"]
+    record = json.loads(path.read_text())
+    record["versions"]["torch"] = "0.1"
+    path.write_text(json.dumps(record))
+    assert module.earlier(path, module.surroundings("cpu")) == {}
+
+
 def test_d2l_runs_beside_the_written_images_and_we_stay_where_we_are(loops):
     here = Path.cwd()
     bench(["lenet"], "d2l", rounds=1, batches=5, folder=None)

@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from cnnlib import __main__ as command
 from cnnlib import leaderboard as module
 from cnnlib import models
+from cnnlib.bench import surroundings
 from cnnlib.leaderboard import (
     CLASSIC,
     NETWORKS,
@@ -41,7 +42,7 @@ def small(monkeypatch):
 
     monkeypatch.setattr(module, "fashion_mnist", few)
     monkeypatch.setattr(
-        module, "limits", lambda device: {"peak_flops": 100e9, "bandwidth": 10e9, "on": device}
+        module, "limits", lambda device: surroundings(device) | {"peak_flops": 1e9, "bandwidth": 1}
     )
     monkeypatch.setattr(module, "training_rate", lambda net, images, labels: 1000.0)
 
@@ -145,7 +146,7 @@ def test_a_network_is_added_with_one_line(small, capsys):
     assert board["mine"] is row
     assert len(row.accuracies) == 2
     assert (row.size, row.batch_size, row.params) == (28, 10, 61_706)
-    assert board.about["on"] == "cpu"
+    assert board.about["hardware"]["device"] == "CPU"
     assert capsys.readouterr().out.count("mine, seed") == 2
     again = board.add("mine", models.lenet, size=28)
     assert board.rows == [again]
@@ -263,6 +264,16 @@ def test_the_command(small, tmp_path, capsys):
     (path,) = tmp_path.iterdir()
     assert path.name == "leaderboard_quick_cpu.json"
     assert json.loads(path.read_text()) == record
+
+
+def test_the_command_goes_on_where_it_was(small, tmp_path, capsys):
+    argv = ["leaderboard", "--seeds", "1", "--folder", str(tmp_path), "--models"]
+    command.main([*argv, "narrow SE"])
+    command.main([*argv, "lenet"])
+    path = tmp_path / "leaderboard_quick_cpu.json"
+    assert [row.name for row in Leaderboard.read(path).rows] == ["narrow SE", "lenet"]
+    command.main([*argv, "lenet", "--epochs", "1"])  # another budget is another table
+    assert [row.name for row in Leaderboard.read(path).rows] == ["lenet"]
 
 
 def test_an_unknown_network_is_refused(capsys):

@@ -204,7 +204,7 @@ def stem_pooled(in_channels, out_channels):
     return nn.Sequential(conv_bn_relu(in_channels, out_channels, 3), nn.MaxPool2d(2))
 
 
-def small_resnet(in_channels=1, num_classes=10, width=32):
+def small_resnet(in_channels=1, num_classes=10, width=16):
     """Build a residual network for 28-pixel images: three blocks, much for little work.
 
     Shape:
