@@ -251,30 +251,30 @@ def layer_profile(profiles, quantity):
 
 
 @_look
-def trade_off(points, cost, front=()):
-    """Draw accuracy over a cost on a log scale, a point with its spread for each network.
+def trade_off(points, cost, quality="test accuracy", front=(), log=False):
+    """Draw a quality over a cost on a log scale, a labelled point with its spread for each network.
 
     Args:
-        points: a dictionary from a name to (cost, mean accuracy, spread); accuracies are fractions.
+        points: a dictionary from a name to (cost, quality, spread).
         cost: what the cost is, with its unit: the name of the axis.
+        quality: likewise.
         front: names that a line joins, the cheapest first, such as those that none beats.
+        log: whether the quality has a log scale, too.
 
     Raises:
         ValueError: no point, a cost that a log scale cannot show, or a front with unknown names.
     """
-    _check_points(points, positive=1)
+    _check_points(points, positive=2 if log else 1)
     if unknown := [name for name in front if name not in points]:
         raise ValueError(f"front={front!r} must name points: there is no {unknown[0]!r}")
     figure = Figure(figsize=(12, 5.5), layout="constrained")
     axes = figure.subplots()
     for name, (x, y, spread) in points.items():
-        color = BLUE if name in front else GREY
-        axes.errorbar(x, y, spread, marker="o", color=color, capsize=3, elinewidth=1.2)
-        axes.annotate(name, (x, y), (7, 4), textcoords="offset points", fontsize=11, color=color)
+        color = BLUE if name in front or not front else GREY
+        axes.errorbar(x, y, spread or None, marker="o", color=color, capsize=3, elinewidth=1.2)
     axes.plot([points[name][0] for name in front], [points[name][1] for name in front], color=BLUE)
-    axes.set(xlabel=cost, ylabel="test accuracy", xscale="log")
-    axes.margins(x=0.12)
-    axes.grid(True)
+    axes.set(xlabel=cost, ylabel=quality, xscale="log", yscale="log" if log else "linear")
+    _label_points(axes, {name: point[:2] for name, point in points.items()})
     return figure
 
 
@@ -297,16 +297,37 @@ def roofline(points, peak, bandwidth):
     axes = figure.subplots()
     ridge = peak / bandwidth
     intensities = [x for x, _ in points.values()]
-    left, right = min(ridge / 4, *intensities) / 1.5, max(4 * ridge, *intensities) * 2
+    left, right = min(ridge / 4, *intensities) / 1.5, max(4 * ridge, *intensities)
     roof = np.array([left, ridge, right])
     axes.plot(roof, np.minimum(peak, roof * bandwidth) / 1e9, color=VERMILION, label="the roof")
-    for (name, (x, y)), marker in zip(points.items(), cycle(MARKERS), strict=False):
-        axes.plot(x, y / 1e9, marker, color=BLUE)
-        axes.annotate(name, (x, y / 1e9), (7, -4), textcoords="offset points", fontsize=11)
+    for x, y in points.values():
+        axes.plot(x, y / 1e9, "o", color=BLUE)
     axes.set(xlabel="operations for each byte", ylabel="GFLOP/s", xscale="log", yscale="log")
-    axes.grid(True)
     axes.legend(loc="upper left")
+    _label_points(axes, {name: (x, y / 1e9) for name, (x, y) in points.items()})
     return figure
+
+
+def _label_points(axes, points, size=11):
+    """Write the name beside each point, higher where it would cover another; a line leads to it."""
+    axes.margins(x=0.03)
+    axes.set_xlim(axes.get_xlim()[0], axes.get_xlim()[1] * 4)  # on a log scale: room for a name
+    axes.grid(True)
+    axes.figure.draw_without_rendering()  # which decides where the axes lie
+    placed = []  # the boxes (left, right, bottom) of names, in points from the corner
+    pixel = 72 / axes.figure.dpi
+    for name, point in sorted(points.items(), key=lambda item: item[1][1]):
+        x, y = axes.transData.transform(point) * pixel
+        left, right, bottom = x + 10, x + 10 + 0.62 * size * len(name), y - size / 3
+        for other_left, other_right, other in sorted(placed, key=lambda box: box[2]):
+            if left < other_right and other_left < right and abs(bottom - other) < 1.2 * size:
+                bottom = other + 1.2 * size
+        placed.append((left, right, bottom))
+        line = {"arrowstyle": "-", "color": GREY, "lw": 0.6}
+        shift = (10, bottom - y)
+        axes.annotate(
+            name, point, shift, textcoords="offset points", fontsize=size, arrowprops=line
+        )
 
 
 @_look
