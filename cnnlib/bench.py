@@ -455,7 +455,7 @@ def peak_memory(device):
 PEAK_TYPES = (torch.float32, torch.bfloat16)
 
 
-def peak(device, dtype, seconds=0.5):
+def peak(device, dtype, seconds=2.0):
     """Measure the operations a second in the product of two matrices."""
     side = 8192 if device == "cuda" else 1536
     matrix = torch.ones(side, side, dtype=dtype, device=device)
