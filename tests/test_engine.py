@@ -1,8 +1,6 @@
 """Precision and memory format."""
 
-import resource
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -195,34 +193,6 @@ def test_only_one_process_with_a_gpu_records():
 
 
 # Memory of a CPU
-
-
-def faults_of(action):
-    """Return how many pages this process asked the system for."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    action()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-
-
-def fill():
-    torch.ones(25_000_000)  # 100 MB, or 24,414 pages of 4 KiB
-
-
-@pytest.mark.skipif(module.allocator() is None, reason="this system's C library is not glibc")
-def test_memory_is_asked_for_once_while_it_is_kept():
-    fill()
-    assert faults_of(fill) > 10_000 or huge_pages()
-    with engine("cpu").keep_memory():
-        fill()
-        assert faults_of(fill) < 100
-    fill()
-    assert faults_of(fill) > 10_000 or huge_pages()
-
-
-def huge_pages():
-    """Whether the system hands out 2 MiB at a time, unasked."""
-    path = Path("/sys/kernel/mm/transparent_hugepage/enabled")
-    return path.exists() and "[always]" in path.read_text()
 
 
 def test_memory_is_given_back_after_an_error(monkeypatch):
