@@ -14,10 +14,10 @@ from cnnlib.train import fit, one_cycle
 
 CHANGES = {"flip": random_flip, "crop": random_crop}
 INGREDIENTS = (*CHANGES, "one cycle", "label smoothing")
-LR = 0.3  # chosen on training images that were held out, as all of the recipe
+LR = 0.3  # better than 0.1 on training images that were held out
 
 
-def train_best(net, data, epochs, lr, seed=0, without=None, **options):
+def train_best(net, data, epochs, lr, seed=0, without=None, plot=True):
     """Train a network by the best recipe of this course.
 
     Mirrored and shifted images; stochastic gradient descent with Nesterov's momentum and weight
@@ -30,7 +30,7 @@ def train_best(net, data, epochs, lr, seed=0, without=None, **options):
         lr: Highest learning rate.
         seed: As in `fit`, for the changes of images, too.
         without: One of INGREDIENTS, to be left out. Without "one cycle" the rate stays `lr`.
-        options: What `fit` takes besides, such as checkpoint.
+        plot: As in `fit`.
 
     Returns:
         The History.
@@ -51,7 +51,7 @@ def train_best(net, data, epochs, lr, seed=0, without=None, **options):
         schedule=None if without == "one cycle" else one_cycle,
         loss=functools.partial(F.cross_entropy, label_smoothing=smoothing),
         seed=seed,
-        **options,
+        plot=plot,
     )
 
 
