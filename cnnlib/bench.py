@@ -35,7 +35,7 @@ from cnnlib.recipes import recipe
 from cnnlib.trace import trace
 from cnnlib.train import evaluate, fit, sgd
 
-BATCHES_ON_A_CPU = 20  # of a network for images above 28 pixels; a whole epoch takes hours
+BATCHES_ON_A_CPU = 20  # of a network for images above 28 pixels; an epoch takes most of an hour
 STEPS_ALONE = 10
 MACHINE = ("device", "cpu", "cores", "threads")  # what tells one from another
 WORKERS = 4  # d2l's number

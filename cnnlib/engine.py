@@ -85,9 +85,8 @@ class Engine:
         finally:
             if kept:
                 kept.mallopt(MMAP_MAX, 2**16)
-                kept.mallopt(
-                    MMAP_THRESHOLD, 2**25
-                )  # where glibc's own tuning ends, as for the next
+                # Where glibc's own tuning of the two thresholds ends.
+                kept.mallopt(MMAP_THRESHOLD, 2**25)
                 kept.mallopt(TRIM_THRESHOLD, 2**26)
                 kept.malloc_trim(0)
 
