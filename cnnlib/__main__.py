@@ -189,11 +189,13 @@ def run_ablation(arguments):
     counts = {part: getattr(arguments, part) for part in COUNTS if getattr(arguments, part)}
     arguments.folder.mkdir(parents=True, exist_ok=True)
     kind = "best" if arguments.whole_only else "ablation"
-    path = arguments.folder / f"{kind}_{device_type()}.json"
+    data = fashion_mnist(28, 128, **counts)
+    name = f"{kind}_width{arguments.width}_{len(data.train.labels)}_{device_type()}.json"
+    path = arguments.folder / name
     record = ablation.ablate(
         f"small_resnet, width {arguments.width}",
         functools.partial(models.small_resnet, width=arguments.width),
-        fashion_mnist(28, 128, **counts),
+        data,
         arguments.epochs,
         arguments.lr,
         arguments.seeds,

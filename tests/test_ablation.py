@@ -121,11 +121,13 @@ def test_the_command(calls, monkeypatch, tmp_path, capsys):
     assert command.main(argv) == 0
     out = capsys.readouterr().out
     assert "label smoothing" in out
-    assert "ablation_cpu.json" in out
-    record = json.loads((tmp_path / "ablation_cpu.json").read_text())
+    name = f"ablation_width16_{len(drawn().train.labels)}_cpu.json"
+    assert name in out
+    record = json.loads((tmp_path / name).read_text())
     assert record["recipe"]["net"] == "small_resnet, width 16"
     assert record["recipe"]["epochs"] == 1
     assert command.main([*argv, "--whole-only", "--width", "8"]) == 0
-    record = json.loads((tmp_path / "best_cpu.json").read_text())
+    name = f"best_width8_{len(drawn().train.labels)}_cpu.json"
+    record = json.loads((tmp_path / name).read_text())
     assert list(record["accuracies"]) == ["nothing"]
     assert record["recipe"]["params"] == 19_810
