@@ -188,9 +188,11 @@ def run_ablation(arguments):
     """Train by the best recipe, and without each of its ingredients."""
     counts = {part: getattr(arguments, part) for part in COUNTS if getattr(arguments, part)}
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    kind = "best" if arguments.whole_only else "ablation"
     data = fashion_mnist(28, 128, **counts)
-    name = f"{kind}_width{arguments.width}_{len(data.train.labels)}_{device_type()}.json"
+    kind = "heldout" if arguments.held_out else "ablation"
+    rate = "" if arguments.lr == ablation.LR else f"_lr{arguments.lr:g}"
+    images = len(data.train.labels) - arguments.held_out
+    name = f"{kind}_width{arguments.width}{rate}_{images}_{device_type()}.json"
     path = arguments.folder / name
     record = ablation.ablate(
         f"small_resnet, width {arguments.width}",
@@ -200,7 +202,8 @@ def run_ablation(arguments):
         arguments.lr,
         arguments.seeds,
         path,
-        () if arguments.whole_only else ablation.INGREDIENTS,
+        [part for part in arguments.without if part != "nothing"],
+        arguments.held_out,
     )
     return f"{ablation.table(record)}\nThe record is in {path}", record, 0
 
@@ -310,7 +313,17 @@ def parser():
 
     worth = commands.add_parser("ablation", help="what each part of the best recipe is worth")
     worth.add_argument("--width", type=whole, default=16, metavar="N", help="of small_resnet")
-    worth.add_argument("--whole-only", action="store_true", help="leave no ingredient out")
+    worth.add_argument(
+        "--without",
+        nargs="+",
+        choices=("nothing", *ablation.INGREDIENTS),
+        default=ablation.INGREDIENTS,
+        metavar="INGREDIENT",
+        help="to be left out in turn, after the whole recipe: flip, crop, ...; or nothing",
+    )
+    worth.add_argument(
+        "--held-out", type=whole, default=0, metavar="N", help="measure by N training images"
+    )
     worth.add_argument("--lr", type=float, default=ablation.LR, metavar="X", help="learning rate")
     worth.set_defaults(run=run_ablation, epochs=10, seeds=5)
 

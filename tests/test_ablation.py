@@ -115,19 +115,64 @@ def test_the_table():
     assert len(head) == len(whole) == len(flip)
 
 
+def test_held_out_images_take_the_place_of_the_test_images(calls, monkeypatch, tmp_path):
+    measured = []
+    trained = ablation.fit
+
+    def fit(net, data, *args, **settings):
+        measured.append(data)
+        return trained(net, data, *args, **settings)
+
+    monkeypatch.setattr(ablation, "fit", fit)
+    data = drawn(train=50, test=20)
+    for held_out in (0, 10):
+        path = tmp_path / f"{held_out}.json"
+        record = ablate("lenet", models.lenet, data, 2, 0.1, 1, path, (), held_out)
+        counts = {name: record["recipe"][name] for name in ("train", "test", "held_out")}
+        test = held_out or 20
+        assert counts == {"train": 50 - held_out, "test": test, "held_out": held_out}
+    plain, held = measured
+    assert torch.equal(plain.test.images, data.test.images)
+    together = torch.cat([held.train.images, held.test.images])
+    assert torch.equal(order(together), order(data.train.images))
+
+
+def order(images):
+    """Return the images in an order that depends on nothing but themselves."""
+    return torch.tensor(sorted(images.flatten(1).tolist()))
+
+
 def test_the_command(calls, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(command, "fashion_mnist", lambda size, batch_size, **counts: drawn())
     argv = ["ablation", "--seeds", "1", "--epochs", "1", "--folder", str(tmp_path)]
-    assert command.main(argv) == 0
-    out = capsys.readouterr().out
-    assert "label smoothing" in out
-    name = f"ablation_width16_{len(drawn().train.labels)}_cpu.json"
-    assert name in out
-    record = json.loads((tmp_path / name).read_text())
+    images = len(drawn().train.labels)
+
+    def ran(*options):
+        before = set(tmp_path.iterdir())
+        assert command.main([*argv, *options]) == 0
+        (path,) = set(tmp_path.iterdir()) - before
+        assert str(path) in capsys.readouterr().out
+        return path.name, json.loads(path.read_text())
+
+    name, record = ran()
+    assert name == f"ablation_width16_{images}_cpu.json"
     assert record["recipe"]["net"] == "small_resnet, width 16"
     assert record["recipe"]["epochs"] == 1
-    assert command.main([*argv, "--whole-only", "--width", "8"]) == 0
-    name = f"best_width8_{len(drawn().train.labels)}_cpu.json"
-    record = json.loads((tmp_path / name).read_text())
+    assert list(record["accuracies"]) == ["nothing", *INGREDIENTS]
+
+    name, record = ran("--without", "nothing", "--width", "8")
+    assert name == f"ablation_width8_{images}_cpu.json"
     assert list(record["accuracies"]) == ["nothing"]
     assert record["recipe"]["params"] == 19_810
+
+    name, record = ran("--without", "crop", "--lr", "0.1", "--held-out", "10")
+    assert name == f"heldout_width16_lr0.1_{images - 10}_cpu.json"
+    assert list(record["accuracies"]) == ["nothing", "crop"]
+    assert record["recipe"]["held_out"] == 10
+    assert {call["lr"] for call in calls[-2:]} == {0.1}
+
+
+def test_an_unknown_ingredient_is_refused_by_the_command(capsys):
+    with pytest.raises(SystemExit):
+        command.main(["ablation", "--without", "salt"])
+    assert "salt" in capsys.readouterr().err

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from torchvision.datasets import FashionMNIST
 
-from cnnlib.data import Batches, fashion_mnist
+from cnnlib.data import Batches, Data, fashion_mnist
 from cnnlib.data import mnist as module
 from cnnlib.data.standin import draw as draw_garments
 
@@ -259,6 +259,31 @@ def test_only_some_classes_are_kept_and_labelled_anew(folder):
             )
         assert len(ours.labels) == sum((theirs.labels == old).sum() for old in (8, 1))
     assert len(data.train.labels) == 120, "the whole is left alone"
+
+
+def test_images_held_out_are_training_images_that_are_not_trained_on():
+    train = make_batches(10, shuffle=True, seed=3)
+    train.changes = (torch.neg,)
+    test = make_batches(5, batch_size=2, shuffle=False)
+    data = Data(train, test, module.CLASSES, "drawn")
+    held = data.hold_out(4)
+    assert sorted(torch.cat([held.train.labels, held.test.labels]).tolist()) == list(range(10))
+    assert len(held.test.labels) == 4
+    for part in (held.train, held.test):  # the images of make_batches have their label's value
+        assert torch.equal(part.images[:, 0, 0, 0], part.labels)
+    assert (held.train.shuffle, held.train.changes) == (True, (torch.neg,))
+    assert (held.test.shuffle, held.test.changes, held.test.batch_size) == (False, (), 2)
+    assert torch.equal(held.test.labels, data.hold_out(4).test.labels)
+    assert not torch.equal(held.test.labels, data.hold_out(4, seed=1).test.labels)
+    assert held.test.labels.tolist() != sorted(held.test.labels.tolist()), "drawn at random"
+    assert (len(data.train.labels), len(data.test.labels)) == (10, 5), "the whole is left alone"
+
+
+@pytest.mark.parametrize("count", [0, 10, 2.5])
+def test_some_images_are_held_out_and_some_are_left(count):
+    data = Data(make_batches(10), make_batches(5), module.CLASSES, "drawn")
+    with pytest.raises(ValueError, match=f"count={count} must be a whole number from 1 to 9"):
+        data.hold_out(count)
 
 
 def test_a_class_of_no_such_name_is_refused(folder):

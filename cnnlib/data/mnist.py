@@ -179,6 +179,28 @@ class Data:
         kept = torch.tensor([self.classes.index(name) for name in names], device=self.device)
         return Data(self.train.only(kept), self.test.only(kept), names, self.source)
 
+    def hold_out(self, count, seed=0):
+        """Return the Data whose test images are some of the training images, taken from those.
+
+        What is chosen by an accuracy is fitted to the images that gave it. So choose a rate or a
+        recipe by images held out, and test it once, when it is chosen.
+
+        Args:
+            count: Images to hold out.
+            seed: Decides which.
+
+        Raises:
+            ValueError: No training images would be left, or none held out.
+        """
+        images = len(self.train.labels)
+        check_count("count", count, images - 1)
+        order = torch.randperm(images, generator=torch.Generator().manual_seed(seed))
+        held, kept = order.to(self.device).split([count, images - count])
+        train, test = copy.copy(self.train), copy.copy(self.test)
+        for batches, chosen in ((train, kept), (test, held)):
+            batches.images, batches.labels = self.train.images[chosen], self.train.labels[chosen]
+        return replace(self, train=train, test=test)
+
     def augmented(self, *changes):
         """Return the Data whose training images are changed at random, anew in each pass.
 
