@@ -84,7 +84,8 @@ def ablate(name, build, data, epochs, lr, seeds, path, left_out=INGREDIENTS, hel
         of every seed after the last epoch.
 
     Raises:
-        ValueError: The file holds runs of something else, from this machine.
+        ValueError: The file holds runs of something else, from this machine; or held_out leaves no
+            images to train on.
     """
     path = Path(path)
     if held_out:
