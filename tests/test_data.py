@@ -1,15 +1,20 @@
-"""The data: archives and their damage, subsets, orders, resizing, the stand-in.
+"""The data: files, where they lie and their damage, subsets, orders, resizing, the stand-in.
 
-The archives here are small ones that the tests make, with checksums to match, so that everything runs
+The files here are small ones that the tests make, with checksums to match, so that everything runs
 without a network. Where CNNLIB_DATA names the real archives, those are read as well.
 """
 
+import errno
 import functools
 import gzip
 import hashlib
 import multiprocessing
 import os
+import re
+import shutil
+import sys
 import threading
+from http.client import BadStatusLine
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -19,7 +24,7 @@ import torch
 from PIL import Image
 from torchvision.datasets import FashionMNIST
 
-from cnnlib.data import Batches, Data, fashion_mnist
+from cnnlib.data import Batches, Data, fashion_mnist, random_crop
 from cnnlib.data import mnist as module
 from cnnlib.data.standin import draw as draw_garments
 
@@ -71,7 +76,7 @@ def everything(batches):
     return torch.cat(images), torch.cat(labels)
 
 
-# The archives
+# The files
 
 
 def test_archives_are_unpacked_and_read(folder):
@@ -79,6 +84,8 @@ def test_archives_are_unpacked_and_read(folder):
     assert data.source == "Fashion-MNIST"
     assert data.banner == ""
     assert data.classes == tuple(FashionMNIST.classes)
+    assert data.train.images.dtype is torch.uint8
+    assert data.train.labels.dtype is torch.int64
     images, labels = everything(data.test)
     expected, wanted = draw_garments(50, seed=4)
     assert torch.equal((images * 255).round().byte(), expected)
@@ -114,21 +121,42 @@ def test_a_damaged_archive_does_not_matter_once_it_is_unpacked(folder):
     assert fashion_mnist(root=folder).source == "Fashion-MNIST"
 
 
-def test_a_damaged_archive_is_named_and_fetched_again(folder, capsys, monkeypatch):
-    path = folder / "FashionMNIST" / "raw" / "t10k-labels-idx1-ubyte.gz"
-    whole = path.read_bytes()
-    site = folder / "site"
-    site.mkdir()
-    (site / path.name).write_bytes(whole)
-    path.write_bytes(whole[:20])
+@pytest.fixture
+def server(tmp_path_factory, monkeypatch):
+    """A folder whose files torchvision can download."""
+    site = tmp_path_factory.mktemp("site")
     serve = functools.partial(SimpleHTTPRequestHandler, directory=site)
     with ThreadingHTTPServer(("127.0.0.1", 0), serve) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setattr(FashionMNIST, "mirrors", [f"http://127.0.0.1:{server.server_port}/"])
-        assert fashion_mnist(root=folder).source == "Fashion-MNIST"
+        yield site
         server.shutdown()
+
+
+def test_a_damaged_archive_is_named_and_fetched_again(folder, capsys, server):
+    path = folder / "FashionMNIST" / "raw" / "t10k-labels-idx1-ubyte.gz"
+    whole = path.read_bytes()
+    (server / path.name).write_bytes(whole)
+    path.write_bytes(whole[:20])
+    assert fashion_mnist(root=folder).source == "Fashion-MNIST"
     assert path.read_bytes() == whole
     assert "t10k-labels-idx1-ubyte.gz is damaged or half-written" in capsys.readouterr().out
+
+
+def test_a_damaged_unpacked_file_without_its_archive_is_fetched_again(folder, capsys, server):
+    fashion_mnist(root=folder)
+    path = folder / "FashionMNIST" / "raw" / "t10k-labels-idx1-ubyte"
+    whole = path.read_bytes()
+    shutil.move(f"{path}.gz", server)
+    path.write_bytes(whole[:20])
+    assert fashion_mnist(root=folder).source == "Fashion-MNIST"
+    assert path.read_bytes() == whole
+
+
+def test_an_empty_folder_is_filled_by_a_download(folder, server):
+    for path in (folder / "FashionMNIST" / "raw").iterdir():
+        shutil.copy(path, server)
+    assert fashion_mnist(root=folder / "new").source == "Fashion-MNIST"
 
 
 def test_a_damaged_archive_without_network_ends_in_the_stand_in(folder, capsys):
@@ -144,6 +172,7 @@ def load_in_a_process(folder, archives, unpacked, queue):
     queue.put(fashion_mnist(root=folder, device="cpu").source)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux forks a process with threads")
 def test_two_processes_may_start_at_once(folder):
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
@@ -160,28 +189,196 @@ def test_two_processes_may_start_at_once(folder):
 def test_a_folder_that_is_not_one_is_refused(tmp_path, monkeypatch):
     path = tmp_path / "archive.gz"
     path.write_bytes(b"")
-    with pytest.raises(ValueError, match=r"root='.*archive\.gz' must be a folder: name the one"):
-        fashion_mnist(root=path)
-    with pytest.raises(ValueError, match=r"root='.*archive\.gz/below' must be a folder"):
-        fashion_mnist(root=path / "below")
+    for root in (path, path / "below", "", 5, b"data", "~nobody-of-this-name/data"):
+        named = re.escape(f"root={str(root)!r} must be a folder: name the one that holds the files")
+        with pytest.raises(ValueError, match=named):
+            fashion_mnist(root=root)
     monkeypatch.setenv("CNNLIB_DATA", str(path))
     with pytest.raises(ValueError, match=r"CNNLIB_DATA='.*archive\.gz' must be a folder"):
         fashion_mnist()
 
 
-def test_archives_in_a_folder_that_cannot_be_written_are_read(folder, tmp_path, monkeypatch):
-    cache = tmp_path / "cache"
-    monkeypatch.setattr(module, "user_cache_path", lambda name: cache)
-    monkeypatch.setattr(module.os, "access", lambda path, mode: cache in Path(path).parents)
-    before = sorted(folder.joinpath("FashionMNIST", "raw").iterdir())
+def contents(folder):
+    """Return the bytes of every file below a folder, by its path."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def write_only_below(writable, monkeypatch):
+    """Make the folders that may be written those below some, as on a machine where rights are few."""
+    temporary_file = module.tempfile.TemporaryFile
+
+    def refuse(dir):
+        if not any(allowed in Path(dir).parents for allowed in writable):
+            raise OSError(errno.EROFS, "read-only file system")
+        return temporary_file(dir=dir)
+
+    monkeypatch.setattr(module.tempfile, "TemporaryFile", refuse)
+
+
+@pytest.mark.parametrize("place", ["cache", "temporary"])
+def test_files_in_a_folder_that_cannot_be_written_are_read(
+    folder, tmp_path_factory, monkeypatch, place
+):
+    """The user's cache takes what is unpacked, and a temporary folder if that is closed, too."""
+    other = tmp_path_factory.mktemp("other")
+    monkeypatch.setattr(module, "user_cache_path", lambda name: other / "cache")
+    monkeypatch.setattr(module, "temporary_folder", lambda: other / "temporary")
+    write_only_below([other / place], monkeypatch)
+    before = contents(folder)
+    for _ in range(2):
+        assert fashion_mnist(root=folder).source == "Fashion-MNIST"
+    assert contents(folder) == before
+    assert (other / place / "FashionMNIST" / "raw" / "train-images-idx3-ubyte").exists()
+
+
+def test_an_empty_folder_that_cannot_be_written_is_named(nowhere, monkeypatch, capsys):
+    write_only_below([], monkeypatch)
+    assert fashion_mnist(train=10, test=10, root=nowhere).source == "drawn stand-in"
+    raw = nowhere / "FashionMNIST" / "raw"
+    assert f"downloaded: {raw} cannot be written. It was looked for in" in capsys.readouterr().out
+
+
+def test_a_name_too_long_is_said(nowhere, capsys):
+    assert fashion_mnist(train=10, test=10, root=nowhere / ("x" * 5000)).source == "drawn stand-in"
+    assert "cannot be written" in capsys.readouterr().out
+
+
+def test_a_user_without_a_home_has_a_temporary_folder(folder, monkeypatch):
+    monkeypatch.delenv("CNNLIB_DATA", raising=False)
+    monkeypatch.setattr(module, "user_cache_path", lambda name: Path("~/.cache/cnnlib"))
+    monkeypatch.setattr(module.tempfile, "gettempdir", lambda: str(folder.parent))
+    assert module.data_folder(None) == folder.parent / "cnnlib"
+
+
+@pytest.mark.parametrize("ending", ["", ".gz"])
+@pytest.mark.parametrize("mark", ["-idx", ".idx"])
+@pytest.mark.parametrize(
+    ("place", "root"),
+    [
+        ("FashionMNIST/raw", "."),
+        ("FashionMNIST/raw", "FashionMNIST"),
+        ("FashionMNIST/raw", "FashionMNIST/raw"),
+        (".", "."),
+        ("FashionMNIST", "."),
+        ("raw", "."),
+        ("here", "here"),
+    ],
+)
+def test_files_placed_by_hand_are_found_and_left_alone(
+    folder, tmp_path_factory, capsys, place, root, mark, ending
+):
+    base = tmp_path_factory.mktemp("base")
+    (base / place).mkdir(parents=True, exist_ok=True)
+    for path in (folder / "FashionMNIST" / "raw").iterdir():
+        content = gzip.decompress(path.read_bytes())
+        packed = (
+            gzip.compress(content, compresslevel=1) if ending else content
+        )  # as nobody else has
+        (base / place / (path.stem.replace("-idx", mark) + ending)).write_bytes(packed)
+    before = contents(base)
+    for _ in range(2):
+        assert fashion_mnist(root=base / root, device="cpu").source == "Fashion-MNIST"
+    assert capsys.readouterr().out == ""
+    after = contents(base)
+    assert {path: after[path] for path in before} == before
+    home = base / "here" if root == "here" else base
+    added = {path for path in after.keys() - before.keys() if path.suffix != ".lock"}
+    assert {path.parent for path in added} <= {home / "FashionMNIST" / "raw"}
+
+
+def test_packed_and_unpacked_files_may_lie_in_several_places(folder):
+    raw = folder / "FashionMNIST" / "raw"
+    path = raw / "train-images-idx3-ubyte.gz"
+    (folder / "train-images.idx3-ubyte").write_bytes(gzip.decompress(path.read_bytes()))
+    path.unlink()
+    (raw / "t10k-labels-idx1-ubyte.gz").rename(folder / "t10k-labels-idx1-ubyte.gz")
     assert fashion_mnist(root=folder).source == "Fashion-MNIST"
-    assert sorted(folder.joinpath("FashionMNIST", "raw").iterdir()) == before
-    assert not (folder / "fashion_mnist.lock").exists()
 
 
-def test_root_may_hold_the_archives_directly(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "user_cache_path", lambda name: tmp_path / "cache")
-    assert fashion_mnist(root=folder / "FashionMNIST" / "raw").source == "Fashion-MNIST"
+def test_a_damaged_file_of_the_user_is_named_and_kept(folder, tmp_path_factory, capsys):
+    """So is one of another data set: the handwritten digits of MNIST have the same names."""
+    base = tmp_path_factory.mktemp("base")
+    for path in (folder / "FashionMNIST" / "raw").iterdir():
+        shutil.copy(path, base / path.name)
+    damaged = base / "t10k-labels-idx1-ubyte.gz"
+    whole = damaged.read_bytes()
+    flipped = whole[:15] + bytes([whole[15] ^ 255]) + whole[16:]
+    for content in (b"", b"half", whole[:-9], flipped, gzip.compress(b"other")):
+        damaged.write_bytes(content)
+        module.UNREACHABLE.clear()
+        assert fashion_mnist(train=10, test=10, root=base).source == "drawn stand-in"
+        said = f"{damaged} is damaged or is not of Fashion-MNIST: it is left as it is"
+        assert said in capsys.readouterr().out
+        assert damaged.read_bytes() == content
+
+
+def test_a_damaged_file_of_another_spelling_is_kept(folder, capsys):
+    damaged = folder / "FashionMNIST" / "raw" / "train-labels.idx1-ubyte"
+    damaged.write_bytes(b"half")
+    (damaged.parent / "train-labels-idx1-ubyte.gz").unlink()
+    assert fashion_mnist(train=10, test=10, root=folder).source == "drawn stand-in"
+    assert f"{damaged} is damaged" in capsys.readouterr().out
+    assert damaged.read_bytes() == b"half"
+
+
+def test_what_is_not_found_is_said_with_the_folder_and_the_names(folder, nowhere, capsys):
+    (folder / "FashionMNIST" / "raw" / "t10k-images-idx3-ubyte.gz").unlink()
+    for root in (folder, nowhere):
+        assert fashion_mnist(train=10, test=10, root=root).source == "drawn stand-in"
+        out = capsys.readouterr().out
+        assert out.startswith("Fashion-MNIST could not be found or downloaded: Error downloading ")
+        assert out.count("\n") == 1
+        assert f"It was looked for in {root}, where you can put the four files yourself: " in out
+        assert out.endswith(": " + ", ".join(name for name, _ in FashionMNIST.resources) + "\n")
+
+
+def test_files_put_there_after_a_failed_download_are_found(folder, nowhere, capsys):
+    assert fashion_mnist(train=10, test=10, root=nowhere).source == "drawn stand-in"
+    for path in (folder / "FashionMNIST" / "raw").iterdir():
+        shutil.copy(path, nowhere)
+    assert fashion_mnist(root=nowhere).source == "Fashion-MNIST"
+
+
+def test_a_full_disk_leaves_no_half_file(folder, monkeypatch, capsys):
+    def fill(source, target):
+        target.write(source.read(50))
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(module.shutil, "copyfileobj", fill)
+    before = contents(folder)
+    assert fashion_mnist(train=10, test=10, root=folder).source == "drawn stand-in"
+    assert "No space left on device" in capsys.readouterr().out
+    assert {p for p in contents(folder).keys() - before.keys() if p.suffix != ".lock"} == set()
+
+
+@pytest.mark.parametrize("error", [BadStatusLine("hello"), RuntimeError("503"), TimeoutError()])
+def test_any_failure_of_a_download_ends_in_the_stand_in(nowhere, monkeypatch, capsys, error):
+    def fail(self):
+        raise error
+
+    monkeypatch.setattr(FashionMNIST, "download", fail)
+    for said in ("could not be found or downloaded", "a download failed before"):
+        assert fashion_mnist(train=10, test=10, root=nowhere).source == "drawn stand-in"
+        assert said in capsys.readouterr().out
+
+
+def test_the_two_kinds_of_files_are_read_by_hand(tmp_path):
+    """One label after its header of 8 bytes, two images of 1x3 after theirs of 16."""
+    labels, images = tmp_path / "labels", tmp_path / "images"
+    labels.write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 1, 7]))
+    images.write_bytes(bytes([0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 3, 1, 2, 3, 4, 5, 255]))
+    assert module.read_idx(labels).tolist() == [7]
+    assert module.read_idx(images).tolist() == [[[1, 2, 3]], [[4, 5, 255]]]
+
+
+def test_files_are_read_as_torchvision_reads_them(folder):
+    fashion_mnist(root=folder)
+    for part in ("train", "test"):
+        images, labels = module.read(folder, part)
+        theirs = FashionMNIST(folder, train=part == "train")
+        assert torch.equal(images[:, 0], theirs.data)
+        assert torch.equal(labels, theirs.targets)
+        assert (images.dtype, labels.dtype) == (theirs.data.dtype, theirs.targets.dtype)
 
 
 def test_a_failed_download_is_said_and_not_tried_again(nowhere, monkeypatch, capsys):
@@ -190,7 +387,7 @@ def test_a_failed_download_is_said_and_not_tried_again(nowhere, monkeypatch, cap
     for _ in range(3):
         assert fashion_mnist(train=10, test=10, root=nowhere).source == "drawn stand-in"
     assert len(tries) == 1
-    assert "Fashion-MNIST is not to be had: a download failed before" in capsys.readouterr().out
+    assert "downloaded: a download failed before; restart the kernel" in capsys.readouterr().out
 
 
 def test_a_small_data_set_is_shown_and_named(nowhere):
@@ -199,7 +396,7 @@ def test_a_small_data_set_is_shown_and_named(nowhere):
     assert repr(data) == str(data)
 
 
-def test_a_folder_that_cannot_be_written_ends_in_the_stand_in(nowhere, monkeypatch):
+def test_a_folder_that_cannot_be_made_ends_in_the_stand_in(nowhere, monkeypatch):
     def refuse(*args, **kwargs):
         raise PermissionError("read-only")
 
@@ -235,8 +432,11 @@ def test_subsets_are_balanced_and_seeded(folder):
 
 
 def test_a_subset_holds_different_images_of_the_whole(folder):
-    whole = {bytes(image.numpy()) for image in fashion_mnist(root=folder).train.images}
-    part = [bytes(image.numpy()) for image in fashion_mnist(root=folder, train=60).train.images]
+    def images(**options):
+        data = fashion_mnist(root=folder, device="cpu", **options)
+        return [bytes(image.numpy()) for image in data.train.images]
+
+    whole, part = set(images()), images(train=60)
     assert len(set(part)) == 60
     assert set(part) <= whole
 
@@ -247,7 +447,7 @@ def make_batches(count=10, size=(6, 6), batch_size=4, shuffle=True, seed=0):
 
 
 def test_only_some_classes_are_kept_and_labelled_anew(folder):
-    data = fashion_mnist(root=folder, batch_size=7)
+    data = fashion_mnist(root=folder, batch_size=7, device="cpu")
     some = data.only("Bag", "Trouser")
     assert some.classes == ("Bag", "Trouser")
     assert (some.source, some.shape, some.device) == (data.source, data.shape, data.device)
@@ -289,6 +489,14 @@ def test_some_images_are_held_out_and_some_are_left(count):
 def test_a_class_of_no_such_name_is_refused(folder):
     with pytest.raises(ValueError, match=r"name='Hat' must be a class: try one of \('T-shirt"):
         fashion_mnist(root=folder).only("Bag", "Hat")
+
+
+@pytest.mark.parametrize("names", [(), ("Coat", "Bag", "Coat")])
+def test_classes_are_named_once(folder, names):
+    with pytest.raises(
+        ValueError, match=r"must be one class or several .* try only\('T-shirt/top', 'T"
+    ):
+        fashion_mnist(root=folder).only(*names)
 
 
 def test_the_last_short_batch_is_kept():
@@ -426,13 +634,60 @@ def test_each_garment_resembles_its_own_kind_most():
         ({"size": (1, 28, 28)}, r"size=\(1, 28, 28\) must be"),
         ({"size": 2.5}, r"size=2\.5 must be"),
         ({"size": True}, "size=True must be"),
+        ({"size": (28, True)}, r"size=\(28, True\) must be"),
+        ({"size": np.int64(0)}, r"size=np\.int64\(0\) must be|size=0 must be"),
         ({"seed": 1.5}, r"seed=1\.5 must be a whole number: try seed=0"),
+        ({"seed": True}, r"seed=True must be a whole number: try seed=0"),
+        ({"seed": 2**63}, rf"seed={2**63} must be from -2\*\*62 to 2\*\*63 - 1: try seed=0"),
+        ({"seed": -(2**62) - 1}, rf"seed={-(2**62) - 1} must be from -2\*\*62 to"),
+        ({"batch_size": True}, "batch_size=True must be a whole number"),
+        ({"train": np.bool_(True)}, "train=.*True.* must be a whole number"),
         ({"device": "gpu"}, "device='gpu' must be a device of this machine: try device='cpu'"),
+        ({"device": "meta"}, "device='meta' must be a device of this machine: try device='cpu'"),
+        ({"device": 1.5}, r"device='1\.5' must be a device of this machine"),
     ],
 )
 def test_refusals(arguments, message):
     with pytest.raises(ValueError, match=message):
         fashion_mnist(**arguments)
+
+
+def test_whole_numbers_of_numpy_are_taken(nowhere):
+    def images(integer, kind=lambda sides: sides):
+        size, counts = kind([integer(14), integer(15)]), {"train": integer(30), "test": integer(20)}
+        data = fashion_mnist(
+            tuple(size), integer(8), **counts, root=nowhere, seed=integer(3), device="cpu"
+        )
+        assert all(type(side) is int for side in data.train.size)
+        return everything(data.hold_out(integer(5), integer(2)).train)[0]
+
+    for integer in (np.int64, np.uint8):
+        assert torch.equal(images(integer), images(int))
+    assert fashion_mnist(np.int32(20), 8, train=10, test=10, root=nowhere).shape == (1, 20, 20)
+
+
+@pytest.mark.parametrize("seed", [2**63 - 1, -(2**62)])
+def test_the_largest_seeds_work(nowhere, seed):
+    data = fashion_mnist(8, train=10, test=10, root=nowhere, seed=seed)
+    assert len(everything(data.train)[1]) == 10
+
+
+@pytest.mark.parametrize("count", [0, -1, 1.5, "3", True])
+def test_a_picture_has_a_whole_number_of_images(nowhere, count):
+    with pytest.raises(
+        ValueError, match=f"count={count!r} must be a whole number from 1: try count=16"
+    ):
+        fashion_mnist(train=10, test=10, root=nowhere).show(count)
+
+
+def test_methods_refuse_what_is_no_seed_or_padding():
+    data = Data(make_batches(10), make_batches(5), module.CLASSES, "drawn")
+    for call in (lambda: data.hold_out(3, seed="a"), lambda: data.train.reseed("a")):
+        with pytest.raises(ValueError, match="seed='a' must be a whole number: try seed=0"):
+            call()
+    for padding in (-1, 1.5, True):
+        with pytest.raises(ValueError, match=f"padding={padding} must be a whole number from 0"):
+            random_crop(torch.zeros(1, 1, 4, 4), padding)
 
 
 def test_no_socket_timeout_is_left_behind(nowhere):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.colors import to_rgb
+from torchvision.datasets import FashionMNIST
 
 from cnnlib.data import mnist as archives
 from cnnlib.data import scenes as module
@@ -19,7 +20,7 @@ def seeded(seed=0):
 @pytest.fixture(autouse=True)
 def nowhere(tmp_path, monkeypatch):
     """The drawn stand-in, and no network: scenes are composed of it as of the real images."""
-    monkeypatch.setattr(archives.FashionMNIST, "mirrors", ["http://127.0.0.1:9/"])
+    monkeypatch.setattr(FashionMNIST, "mirrors", ["http://127.0.0.1:9/"])
     monkeypatch.setenv("CNNLIB_DATA", str(tmp_path))
     return tmp_path
 
@@ -112,7 +113,7 @@ def test_the_background_is_cloudy_and_no_class():
 
 def test_grey_alone_does_not_tell_the_classes():
     """The best guess from a pixel's grey level finds little more than the all-background one."""
-    data = fashion_scenes(48, train=200, test=10)
+    data = fashion_scenes(48, train=200, test=10, device="cpu")
     grey, label = data.train.images.flatten().long(), data.train.labels.flatten()
     counts = torch.zeros(256, 11).index_put_((grey, label), torch.ones(len(grey)), accumulate=True)
     best = counts.argmax(1)[grey]
@@ -151,7 +152,15 @@ def test_train_scenes_hold_training_garments_and_test_scenes_test_garments(monke
 
 
 def test_what_a_network_gets():
-    data = fashion_scenes((40, 48), 8, train=20, test=10, garments=2)
+    integer = np.int64
+    data = fashion_scenes(
+        (integer(40), 48),
+        integer(8),
+        train=integer(20),
+        test=10,
+        garments=integer(2),
+        seed=integer(0),
+    )
     images, labels = next(iter(data.train))
     assert images.shape == (8, 1, 40, 48)
     assert labels.shape == (8, 40, 48)
@@ -267,11 +276,27 @@ def test_the_colour_blind_can_tell_the_classes_apart(sight):
         ({"train": 0}, "train=0 must be a whole number from 1"),
         ({"test": 1.5}, r"test=1\.5 must be a whole number from 1"),
         ({"batch_size": 0}, "batch_size=0 must be a whole number from 1"),
+        ({"garments": True}, "garments=True must be a whole number from 1: try garments=4"),
+        ({"seed": 2**70}, f"seed={2**70} must be from "),
     ],
 )
 def test_refusals(arguments, message):
     with pytest.raises(ValueError, match=message):
         fashion_scenes(**arguments)
+
+
+def test_classes_are_not_chosen_from_scenes():
+    data = fashion_scenes(train=10, test=10)
+    for names, asked in ((("Coat", "Bag"), "'Coat', 'Bag'"), (("Coat",), "'Coat'"), ((), "")):
+        with pytest.raises(ValueError, match=rf"^only\({asked}\) .*: use fashion_mnist\(\)\.only"):
+            data.only(*names)
+
+
+def test_a_picture_of_few_scenes_shows_all_of_them():
+    data = fashion_scenes(train=2, test=2)
+    assert [len(data.show(count).axes) for count in (1, 2, 6)] == [2, 4, 4]
+    with pytest.raises(ValueError, match="count=0 must be a whole number from 1: try count=6"):
+        data.show(0)
 
 
 def test_a_picture_needs_a_map_for_each_scene_and_a_colour_for_each_class():

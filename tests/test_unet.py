@@ -6,8 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torchvision.transforms.functional import center_crop as torchvision_crop
 
-from cnnlib.blocks.unet import PlainUpStep, UpStep, double_conv
+from cnnlib.blocks.unet import PlainUpStep, UpStep, center_crop, double_conv
 from cnnlib.models import unet
 
 
@@ -68,6 +69,20 @@ def test_up_step_by_hand():
     expected = (skip[..., 2:8, 2:8] - doubled)[..., 2:4, 2:4].relu()
     assert expected.unique().numel() == 4
     assert torch.equal(step(x, skip), expected)
+
+
+@pytest.mark.parametrize(("size", "first"), [((6, 4), (1, 2)), ((8, 8), (0, 0)), ((7, 5), (0, 1))])
+def test_a_crop_keeps_the_centre(size, first):
+    images = torch.arange(2 * 3 * 8 * 8).view(2, 3, 8, 8)
+    (top, left), (height, width) = first, size
+    expected = images[:, :, top : top + height, left : left + width]
+    assert torch.equal(center_crop(images, size), expected)
+
+
+@pytest.mark.parametrize("size", [(6, 4), (8, 8), (2, 8)])
+def test_an_even_crop_is_torchvisions(size):
+    images = torch.rand(2, 3, 8, 8)
+    assert torch.equal(center_crop(images, size), torchvision_crop(images, size))
 
 
 def test_padded_up_step_takes_the_whole_skip():

@@ -2,7 +2,6 @@
 
 import torch
 from torch import nn
-from torchvision.transforms.functional import center_crop
 
 from cnnlib.blocks.conv import conv_bn_relu
 
@@ -36,6 +35,21 @@ def double_conv(in_channels, out_channels, padded=True):
         nn.Conv2d(out_channels, out_channels, 3),
         nn.ReLU(inplace=True),
     )
+
+
+def center_crop(images, size):
+    """Cut the centre out of images. If it cannot be exact, one more pixel goes from the end.
+
+    Shape:
+        (N, C, >= H, >= W) -> (N, C, H, W)
+
+    Args:
+        images: A batch.
+        size: (H, W), in pixels.
+    """
+    top, left = ((old - new) // 2 for old, new in zip(images.shape[2:], size, strict=True))
+    height, width = size
+    return images[..., top : top + height, left : left + width]
 
 
 class UpStep(nn.Module):

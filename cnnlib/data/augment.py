@@ -3,6 +3,8 @@
 import torch
 import torch.nn.functional as F
 
+from cnnlib.data.mnist import check_count
+
 
 def random_flip(images):
     """Mirror about half of the images, left to right.
@@ -23,7 +25,11 @@ def random_crop(images, padding=1):
     Args:
         images: A batch.
         padding: Width of the border in pixels. An image moves by as much in either direction.
+
+    Raises:
+        ValueError: The padding is not a whole number from 0.
     """
+    padding = check_count("padding", padding, least=0, usual=1)
     count, _, height, width = images.shape
     padded = F.pad(images, [padding] * 4)
     shifts = torch.randint(0, 2 * padding + 1, (2, count, 1, 1), device=images.device)

@@ -1,22 +1,27 @@
 """Fashion-MNIST, resident on the device, or a drawn stand-in where it cannot be had."""
 
 import copy
+import gzip
 import hashlib
 import os
 import shutil
 import socket
+import struct
+import tempfile
+import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
+from http.client import HTTPException
+from itertools import product
+from numbers import Integral
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from filelock import FileLock
 from platformdirs import user_cache_path
-from torchvision.datasets import FashionMNIST
 
-from cnnlib import plots
 from cnnlib.data import standin
 
 REAL, STAND_IN = "Fashion-MNIST", "drawn stand-in"
@@ -29,15 +34,15 @@ CLASSES = (
     "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
 COUNTS = {"train": 60_000, "test": 10_000}
+PREFIXES = {"train": "train", "test": "t10k"}  # of the names of the files
 UNPACKED_MD5 = {
     "train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
     "train-labels-idx1-ubyte": "9018921c3c673c538a1fc5bad174d6f9",
     "t10k-images-idx3-ubyte": "8181f5470baa50b63fa0f6fddb340f0a",
     "t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965",
 }
-
-
-UNREACHABLE = set()  # folders for which this process has tried a download in vain
+RAW = Path("FashionMNIST", "raw")  # where torchvision keeps the files, below its root
+UNREACHABLE = set()  # folders for which a download has failed in this process
 
 
 class Batches:
@@ -70,9 +75,14 @@ class Batches:
         """Where the images are."""
         return self.images.device
 
+    @property
+    def shape(self):
+        """The (C, H, W) of an image that is yielded."""
+        return (self.images.shape[1], *self.size)
+
     def reseed(self, seed):
         """Start the sequence of orders again."""
-        self.generator.manual_seed(seed)
+        self.generator.manual_seed(check_seed(seed))
 
     def regroup(self, batch_size, part=0, parts=1):
         """Return the same images in batches of another size, or one part of each batch.
@@ -146,7 +156,7 @@ class Data:
     @property
     def shape(self):
         """The (C, H, W) of an image as the network sees it."""
-        return (self.train.images.shape[1], *self.train.size)
+        return self.train.shape
 
     @property
     def device(self):
@@ -171,11 +181,16 @@ class Data:
         """Return the Data of some classes, labelled 0, 1, ... in the order given.
 
         Raises:
-            ValueError: There is no class of that name.
+            ValueError: There is no class of that name, or one is named twice, or none is.
         """
         for name in names:
             if name not in self.classes:
                 raise ValueError(f"name={name!r} must be a class: try one of {self.classes}")
+        if not names or len(set(names)) < len(names):
+            raise ValueError(
+                f"names={names} must be one class or several different ones: try only"
+                f"{self.classes[:2]}"
+            )
         kept = torch.tensor([self.classes.index(name) for name in names], device=self.device)
         return Data(self.train.only(kept), self.test.only(kept), names, self.source)
 
@@ -190,11 +205,12 @@ class Data:
             seed: Decides which.
 
         Raises:
-            ValueError: No training images would be left, or none held out.
+            ValueError: No training images would be left, or none held out, or it is no seed.
         """
         images = len(self.train.labels)
-        check_count("count", count, images - 1)
-        order = torch.randperm(images, generator=torch.Generator().manual_seed(seed))
+        count = check_count("count", count, images - 1)
+        generator = torch.Generator().manual_seed(check_seed(seed))
+        order = torch.randperm(images, generator=generator)
         held, kept = order.to(self.device).split([count, images - count])
         train, test = copy.copy(self.train), copy.copy(self.test)
         for batches, chosen in ((train, kept), (test, held)):
@@ -214,7 +230,9 @@ class Data:
 
     def show(self, count=16):
         """Draw the first training images with the names of their classes."""
-        count = min(count, len(self.train.labels))
+        from cnnlib import plots  # here, because matplotlib takes long to import
+
+        count = min(check_count("count", count, usual=16), len(self.train.labels))
         images, labels = self.train.take(torch.arange(count, device=self.device))
         figure = plots.image_grid(images, [self.classes[label] for label in labels])
         if self.banner:
@@ -227,7 +245,7 @@ def fashion_mnist(
 ):
     """Load Fashion-MNIST onto a device.
 
-    The archives are looked for in `root`, else in the folder that CNNLIB_DATA names, else in the
+    The four files are looked for in `root`, else in the folder that CNNLIB_DATA names, else in the
     user's cache folder, and are downloaded where they are missing or damaged. If that fails, a
     drawn stand-in with the same classes takes their place, and says so.
 
@@ -237,28 +255,29 @@ def fashion_mnist(
         train: Training images to keep, drawn evenly from the classes. None: all 60,000.
         test: Test images to keep, likewise. None: all 10,000.
         device: None: the GPU where there is one, else the CPU.
-        root: A folder for the archives, which lie in its FashionMNIST/raw.
+        root: The folder of the four files, packed (.gz) or unpacked. They may lie in the folder
+            itself or in its FashionMNIST/raw, which is also where a download puts them.
         seed: Decides which images are kept, and the order of the training batches.
 
     Returns:
         The Data.
 
     Raises:
-        ValueError: A size or a count is out of range, or the folder is not one.
+        ValueError: A size, a count or the seed is out of range, or the folder is not one.
     """
     size = check_size(size)
-    check_count("batch_size", batch_size)
+    batch_size = check_count("batch_size", batch_size)
     keep = {"train": train, "test": test}
     for part, count in keep.items():
         keep[part] = check_count(part, COUNTS[part] if count is None else count, COUNTS[part])
     device = check_device(device)
-    check_seed(seed)
+    seed = check_seed(seed)
     folder = data_folder(root)
     try:
         folder = fetch(folder)
         source = REAL
-    except (OSError, RuntimeError) as error:  # no network, a full disk, a server that is down
-        print(f"Fashion-MNIST is not to be had: {error}")
+    except OSError as error:  # no network, a full disk, a server that is down
+        print(f"Fashion-MNIST could not be found or downloaded: {error}")
         source = STAND_IN
     generator = torch.Generator().manual_seed(seed)
     batches = {}
@@ -286,92 +305,158 @@ def draw_evenly(labels, count, generator):
     return torch.cat(chosen).sort().values
 
 
-# The archives
+# The files
 
 
 def data_folder(root):
-    """Return the folder of the archives: root, else CNNLIB_DATA, else the user's cache."""
+    """Return the folder to look in: root, else CNNLIB_DATA, else the user's cache.
+
+    Raises:
+        ValueError: It is something else than a folder.
+    """
     name, folder = "root", root
     if folder is None:
-        name, folder = "CNNLIB_DATA", os.environ.get("CNNLIB_DATA") or user_cache_path("cnnlib")
-    folder = Path(folder).expanduser()
-    if any(part.exists() and not part.is_dir() for part in (folder, *folder.parents)):
-        raise ValueError(
-            f"{name}={str(folder)!r} must be a folder: name the one that holds FashionMNIST/raw, "
-            "or a new one"
+        name, folder = "CNNLIB_DATA", os.environ.get("CNNLIB_DATA") or cache_folder()
+    try:
+        path = Path(folder).expanduser().absolute()
+        possible = folder != "" and all(
+            os.path.isdir(part) or not os.path.exists(part) for part in (path, *path.parents)
         )
-    return folder
+    except (RuntimeError, TypeError):  # the home of nobody; no path at all
+        possible = False
+    if not possible:
+        raise ValueError(
+            f"{name}={str(folder)!r} must be a folder: name the one that holds the files of "
+            "Fashion-MNIST, or a new one"
+        )
+    return path
+
+
+def cache_folder():
+    """Return the user's cache folder, or a temporary one for a user without a home."""
+    folder = user_cache_path("cnnlib")
+    return folder if folder.is_absolute() else temporary_folder()
+
+
+def temporary_folder():
+    """Return a folder that every user may write to, and that the system may clear."""
+    return Path(tempfile.gettempdir(), "cnnlib")
 
 
 def fetch(folder):
-    """Make sure that the four unpacked files are in the folder, whole.
+    """Make sure that the four unpacked files exist, whole.
 
-    Of a damaged or half-written file the name is printed; it is unpacked or downloaded again. One
-    process at a time does that. A download that failed is not tried again by this process. Archives
-    that lie directly in the folder are copied to where torchvision looks for them, and those in a
-    folder that cannot be written, into the user's cache.
+    Files that lie in the folder are unpacked into its FashionMNIST/raw, or into the user's cache if
+    the folder cannot be written. Missing ones are downloaded. One process at a time does that.
+    Damaged files are named; those in FashionMNIST/raw are replaced, others are left as they are.
+
+    Args:
+        folder: Where to look. It may also be the folder FashionMNIST, or its raw.
 
     Returns:
-        The folder that has them in its FashionMNIST/raw.
+        The folder whose FashionMNIST/raw holds the unpacked files.
 
     Raises:
-        OSError: They cannot be had.
-        RuntimeError: Likewise, as torchvision says it.
+        OSError: They could be neither found nor downloaded.
     """
-    raw = folder / "FashionMNIST" / "raw"
-    if not missing(raw):
-        return folder
-    given = next((place for place in (folder, raw) if has_archives(place)), None)
-    if given and not os.access(given, os.W_OK):
-        folder = user_cache_path("cnnlib")
-        raw = folder / "FashionMNIST" / "raw"
-    raw.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / "fashion_mnist.lock"):
-        remove_damaged(raw)
-        if missing(raw) and given and given != raw:
-            for name, _ in FashionMNIST.resources:
-                shutil.copyfile(given / name, raw / name)
-        if missing(raw):
-            download(folder, raw)
-        if missing(raw):
-            raise OSError(f"still damaged after unpacking: {', '.join(missing(raw))}")
-    return folder
-
-
-def has_archives(place):
-    """Whether all four archives lie in a folder, whole."""
-    return all(md5(place / name) == expected for name, expected in FashionMNIST.resources)
-
-
-def download(folder, raw):
-    """Unpack what is there and download what is not; after a failure, not again."""
-    if folder in UNREACHABLE and not has_archives(raw):
-        raise OSError("a download failed before; restart the kernel to try again")
     try:
-        with socket_timeout(10):
-            FashionMNIST(folder, download=True)
-    except (OSError, RuntimeError):
-        UNREACHABLE.add(folder)
-        raise
+        return provide(folder)
+    except (OSError, RuntimeError, HTTPException) as error:
+        reason = " ".join(str(error).split())
+        names = ", ".join(f"{name}.gz" for name in UNPACKED_MD5)
+        raise OSError(
+            f"{reason.rstrip('.')}. It was looked for in {folder}, where you can put the four "
+            f"files yourself: {names}"
+        ) from error
 
 
-def missing(raw):
-    """Return the names of the unpacked files that are not there, or not whole."""
-    return [name for name, expected in UNPACKED_MD5.items() if md5(raw / name) != expected]
+def provide(folder):
+    """Return what `fetch` returns; every error still has its own type."""
+    homes = [home_of(folder)]
+    if not missing(homes[0]):
+        return homes[0]
+    if len(search(folder)[0]) == len(UNPACKED_MD5):
+        homes += [cache_folder(), temporary_folder()]
+    for home in homes:
+        if not missing(home):
+            return home
+        if can_write(home / RAW):
+            # No download takes half an hour: a process that holds the lock for longer hangs.
+            with FileLock(home / RAW / "fashion_mnist.lock", timeout=1800):
+                complete(home, folder)
+            return home
+    raise OSError(f"{homes[0] / RAW} cannot be written")
 
 
-def remove_damaged(raw):
-    """Remove archives and unpacked files with a wrong checksum, and name them."""
-    archives = dict(FashionMNIST.resources)
-    for name, expected in (archives | UNPACKED_MD5).items():
-        if (raw / name).exists() and md5(raw / name) != expected:
-            print(f"{name} is damaged or half-written: it is replaced")
-            (raw / name).unlink()
+def home_of(folder):
+    """Return the folder that holds FashionMNIST/raw, if `folder` names one of these two."""
+    if folder.parts[-2:] == RAW.parts:
+        return folder.parents[1]
+    return folder.parent if folder.name == RAW.parts[0] else folder
+
+
+def can_write(folder):
+    """Return whether files can be made in a folder, which is made first if it is missing.
+
+    The way to know is to make one: `os.access` does not know the rights of folders on Windows.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+def complete(home, folder):
+    """Unpack what was given in the folder, and download the rest, into FashionMNIST/raw of home."""
+    raw = home / RAW
+    given, damaged = search(folder)
+    for path in damaged:
+        if path.parent == raw and path.name.removesuffix(".gz") in UNPACKED_MD5:
+            print(f"{path.name} is damaged or half-written: it is replaced")
+            path.unlink()
+        else:
+            print(f"{path} is damaged or is not of Fashion-MNIST: it is left as it is")
+    for name in missing(home):
+        if name in given:
+            unpack(given[name], raw / name)
+    if missing(home):
+        download(home)
+    if missing(home):
+        raise OSError(f"still damaged after unpacking: {', '.join(missing(home))}")
+
+
+def search(folder):
+    """Look for the four files where people put them, under the names that people give them.
+
+    A file may be packed or unpacked. Some sites, such as Kaggle, write a dot in place of the second
+    hyphen: train-images.idx3-ubyte.
+
+    Returns:
+        The paths of whole files, by the usual names of the unpacked ones, and a list of the
+        damaged files that were met before.
+    """
+    whole, damaged = {}, []
+    places = (folder / RAW, folder, folder / "raw", folder / "FashionMNIST")
+    for place, name, mark, ending in product(places, UNPACKED_MD5, ("-", "."), ("", ".gz")):
+        path = place / (name.replace("-idx", f"{mark}idx") + ending)
+        found = None if name in whole else md5(path)
+        if found == UNPACKED_MD5[name]:
+            whole[name] = path
+        elif found:
+            damaged.append(path)
+    return whole, damaged
+
+
+def missing(home):
+    """Return the names of the unpacked files that are not in FashionMNIST/raw, or not whole."""
+    return [name for name, expected in UNPACKED_MD5.items() if md5(home / RAW / name) != expected]
 
 
 def md5(path):
-    """Return the checksum of a file, or None if there is no such file."""
-    if not path.is_file():
+    """Return the checksum of what a file holds, once unpacked, or None if there is no such file."""
+    if not os.path.isfile(path):  # which is also the answer for a folder that is closed to us
         return None
     about = path.stat()
     return checksum(path, about.st_size, about.st_mtime_ns)
@@ -380,14 +465,65 @@ def md5(path):
 @cache
 def checksum(path, size, modified):
     """Return the checksum of a file, which is read again only when it has changed."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "md5").hexdigest()
+    try:
+        with opened(path) as file:
+            return hashlib.file_digest(file, "md5").hexdigest()
+    except (EOFError, gzip.BadGzipFile, zlib.error):
+        return "of a damaged archive"
 
 
-def read(folder, part):
+def opened(path):
+    """Open a file to read its bytes, those of an archive unpacked."""
+    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
+
+
+def unpack(source, target):
+    """Copy a file, unpacked. The copy gets its name only when it is whole."""
+    part = target.with_name(f"{target.name}.part")
+    try:
+        with opened(source) as packed, part.open("wb") as file:
+            shutil.copyfileobj(packed, file)
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def download(home):
+    """Download the archives that are missing, and unpack them; after a failure, not again."""
+    if home in UNREACHABLE:
+        raise OSError("a download failed before; restart the kernel to try again")
+    from torchvision.datasets import FashionMNIST  # here, because it takes seconds to import
+
+    try:
+        with socket_timeout(10):
+            FashionMNIST(home, download=True)
+    except (OSError, RuntimeError, HTTPException):
+        UNREACHABLE.add(home)
+        raise
+
+
+def read(home, part):
     """Return images (count, 1, 28, 28) and labels (count,) of the train or test part."""
-    files = FashionMNIST(folder, train=part == "train")
-    return files.data[:, None], files.targets
+    raw, prefix = home / RAW, PREFIXES[part]
+    images = read_idx(raw / f"{prefix}-images-idx3-ubyte")
+    labels = read_idx(raw / f"{prefix}-labels-idx1-ubyte")
+    return images[:, None], labels.long()
+
+
+def read_idx(path):
+    """Return what a file in the IDX format holds, as bytes.
+
+    All numbers in its header have four bytes, the highest first. The first is 0x803 for images and
+    0x801 for labels: 8 says that the elements are unsigned bytes, and 3 or 1 is the number of
+    dimensions. The length of each dimension follows: count, height and width, or count. The rest
+    are the elements, row by row.
+    """
+    content = bytearray(path.read_bytes())  # writable, as torch wants it
+    (magic,) = struct.unpack_from(">I", content)
+    dimensions = {0x803: 3, 0x801: 1}[magic]
+    lengths = struct.unpack_from(f">{dimensions}I", content, offset=4)
+    elements = torch.frombuffer(content, dtype=torch.uint8, offset=4 + 4 * dimensions)
+    return elements.view(lengths)
 
 
 @contextmanager
@@ -404,39 +540,59 @@ def socket_timeout(seconds):
 # Refusals
 
 
-def check_count(name, value, most=None):
-    """Return a number of images, which must be whole, at least 1, and at most `most`."""
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if not whole or value < 1 or (most and value > most):
-        limit = f"from 1 to {most:,}" if most else "from 1"
-        raise ValueError(
-            f"{name}={value!r} must be a whole number {limit}: try {name}={min(most or 128, 128)}"
-        )
-    return value
+def is_whole(value):
+    """Return whether a value is a whole number: an int or one of numpy's, and no bool."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def check_count(name, value, most=None, *, least=1, usual=128):
+    """Return a whole number, such as a number of images, as an int.
+
+    Args:
+        name: Its name, for the refusal.
+        value: The number.
+        most: The largest that is taken. None: there is no limit.
+        least: The smallest that is taken.
+        usual: A number that the refusal proposes, if it is at most `most`.
+
+    Raises:
+        ValueError: It is not a whole number, or out of range.
+    """
+    if not is_whole(value) or value < least or (most is not None and value > most):
+        limit = f"from {least}" if most is None else f"from {least} to {most:,}"
+        proposal = usual if most is None else min(most, usual)
+        raise ValueError(f"{name}={value!r} must be a whole number {limit}: try {name}={proposal}")
+    return int(value)
 
 
 def check_device(device):
-    """Return the device, None being the GPU where there is one; it must be there."""
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    """Return the device, None being the GPU where there is one; it must be able to hold data."""
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError) as error:
+        place = torch.empty(0, device=device)
+        place.cpu()  # which the device "meta" cannot do
+        return place.device
+    except (AssertionError, RuntimeError, TypeError) as error:
         raise ValueError(
             f"device={str(device)!r} must be a device of this machine: try device='cpu'"
         ) from error
 
 
 def check_seed(seed):
-    """Refuse a seed that is not a whole number."""
-    if not isinstance(seed, int):
+    """Return a seed as an int. Twice the seed, plus 1, must be one for torch, too."""
+    if not is_whole(seed):
         raise ValueError(f"seed={seed!r} must be a whole number: try seed=0")
+    if not -(2**62) <= seed < 2**63:
+        raise ValueError(f"seed={seed!r} must be from -2**62 to 2**63 - 1: try seed=0")
+    return int(seed)
 
 
 def check_size(size):
     """Return a size, a side or (height, width) in pixels, as (height, width)."""
     sides = size if isinstance(size, tuple | list) else (size, size)
-    if len(sides) != 2 or not all(type(side) is int and side >= 1 for side in sides):
+    if len(sides) != 2 or not all(is_whole(side) and side >= 1 for side in sides):
         raise ValueError(
             f"size={size!r} must be a number of pixels from 1, or (height, width): try size=28"
         )
-    return tuple(sides)
+    return tuple(int(side) for side in sides)

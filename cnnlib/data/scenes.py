@@ -2,11 +2,16 @@
 
 import torch
 import torch.nn.functional as F
-from matplotlib.colors import BoundaryNorm, ListedColormap
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 
-from cnnlib.data.mnist import COUNTS, Batches, Data, check_count, check_size, fashion_mnist
+from cnnlib.data.mnist import (
+    COUNTS,
+    Batches,
+    Data,
+    check_count,
+    check_seed,
+    check_size,
+    fashion_mnist,
+)
 
 GARMENT = 28  # pixels, the side of a garment's image
 FAINTEST = 9  # grey, of 255: what is darker in a garment's image lies around it or shines through
@@ -23,8 +28,21 @@ COLOURS = (
 class Scenes(Data):
     """A data set whose labels are maps: a class for every pixel."""
 
+    def only(self, *names):
+        """Refuse to choose classes: a scene has several.
+
+        Raises:
+            ValueError: Always.
+        """
+        asked = ", ".join(map(repr, names))
+        raise ValueError(
+            f"only({asked}) needs one class per image, and a scene has one per pixel: "
+            f"use fashion_mnist().only({asked})"
+        )
+
     def show(self, count=6):
         """Draw the first training scenes above their label maps."""
+        count = min(check_count("count", count, usual=6), len(self.train.labels))
         images, labels = self.train.take(torch.arange(count, device=self.device))
         figure = scene_grid(images, {"labels": labels}, self.classes)
         if self.banner:
@@ -55,16 +73,16 @@ def fashion_scenes(
         The Scenes. Class 0 is the background; the garments follow in Fashion-MNIST's order.
 
     Raises:
-        ValueError: A size or a count is out of range, or the folder is not one.
+        ValueError: A size, a count or the seed is out of range, or the folder is not one.
     """
     size = check_size(size)
     if min(size) < GARMENT:
         raise ValueError(
             f"size={size} must have room for a garment of {GARMENT}x{GARMENT} pixels: try size=64"
         )
-    scenes = {"train": train, "test": test}
-    for name, count in (scenes | {"garments": garments}).items():
-        check_count(name, count)
+    scenes = {"train": check_count("train", train), "test": check_count("test", test)}
+    garments = check_count("garments", garments, usual=4)
+    seed = check_seed(seed)
     pool = {part: min(COUNTS[part], count * garments) for part, count in scenes.items()}
     single = fashion_mnist(GARMENT, batch_size, **pool, device=device, root=root, seed=seed)
     batches = {}
@@ -72,7 +90,7 @@ def fashion_scenes(
         source = getattr(single, part)
         generator = torch.Generator().manual_seed(2 * seed + (part == "test"))
         images, maps = compose(source.images, source.labels, count, size, garments, generator)
-        batches[part] = Batches(images, maps, size, batch_size, source.shuffle, seed)
+        batches[part] = Batches(images, maps, size, source.batch_size, source.shuffle, seed)
     return Scenes(**batches, classes=("Background", *single.classes), source=single.source)
 
 
@@ -128,6 +146,11 @@ def scene_grid(images, label_maps, classes):
     Raises:
         ValueError: There is not one map for each scene, or a class has no colour.
     """
+    # Here, because matplotlib takes long to import.
+    from matplotlib.colors import BoundaryNorm, ListedColormap
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+
     for name, maps in label_maps.items():
         if len(maps) != len(images):
             raise ValueError(
