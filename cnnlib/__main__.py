@@ -7,6 +7,7 @@ import difflib
 import functools
 import json
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -44,7 +45,7 @@ def main(argv=None):
             print(json.dumps(record, indent=1) if arguments.json else text, flush=True)
         return code
     except ValueError as error:
-        return say(error, WRONG_CALL)
+        return say(as_options(str(error)), WRONG_CALL)
     except BrokenPipeError:  # who reads our output, such as `head`, has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
@@ -63,6 +64,13 @@ def say(message, code):
     return code
 
 
+def as_options(message):
+    """Return a refusal whose remedy is what one types here: --batch-size 64 for batch_size=64."""
+    said, tries, remedy = message.rpartition("try ")
+    option = lambda match: f"--{match[1].replace('_', '-')} {match[2]}"  # noqa: E731
+    return said + tries + re.sub(r"\b([a-z_]+)=([\w.]+)", option, remedy)
+
+
 # The commands. Each returns its text, the same as data for --json, and the exit code.
 
 
@@ -71,7 +79,7 @@ def run_data(arguments):
     try:
         raw = fetch(data_folder(arguments.root)) / "FashionMNIST" / "raw"
     except (OSError, RuntimeError) as error:  # no network, a full disk, a server that is down
-        raise OSError(f"Fashion-MNIST is not to be had: {error}") from error
+        raise OSError(f"Fashion-MNIST could not be found or downloaded: {error}") from error
     record = {"folder": str(raw), "images": COUNTS, "md5": UNPACKED_MD5}
     counts = " and ".join(f"{count:,} {part}" for part, count in COUNTS.items())
     return f"Fashion-MNIST, {counts} images, verified, in {raw}", record, 0
@@ -144,14 +152,14 @@ def train_model(arguments, rank):
         say(stop, code)
     record = dataclasses.asdict(history) | {"model": arguments.model, "stop": stop}
     if arguments.record and rank == 0:
-        arguments.record.write_text(json.dumps(record, indent=1))
+        bench.write_json(arguments.record, record)
     return summary(arguments, history), record, code
 
 
 def run_bench(arguments):
     """Measure our training loop beside another one."""
     print(bench.HEADER)
-    record = bench.bench(
+    record, path = bench.bench(
         arguments.models,
         arguments.against,
         arguments.rounds,
@@ -160,7 +168,7 @@ def run_bench(arguments):
         arguments.seed,
         arguments.folder,
     )
-    return f"The table is in {arguments.folder}", record, 0
+    return f"The table is in {path}", record, 0
 
 
 def run_leaderboard(arguments):
@@ -172,11 +180,13 @@ def run_leaderboard(arguments):
         if (value := getattr(arguments, name))
     }
     budget = dataclasses.replace(budget, **changed)
-    path = arguments.folder / f"leaderboard_{arguments.budget}_{device_type()}.json"
     board = leaderboard.Leaderboard(budget, leaderboard.limits(device_type()))
-    if bench.earlier(path, board.about):
-        old = leaderboard.Leaderboard.read(path)
-        board = old if old.budget == budget else board
+    path, old = bench.resume(
+        arguments.folder / f"leaderboard_{arguments.budget}_{device_type()}.json",
+        board.about,
+        budget=dataclasses.asdict(budget),
+    )
+    board = leaderboard.Leaderboard.from_record(old) if old else board
     for name in arguments.models:
         build, size = leaderboard.NETWORKS.get(name) or (getattr(models, name), None)
         board.add(name, build, size)
@@ -187,21 +197,19 @@ def run_leaderboard(arguments):
 def run_ablation(arguments):
     """Train by the best recipe, and without each of its ingredients."""
     counts = {part: getattr(arguments, part) for part in COUNTS if getattr(arguments, part)}
-    arguments.folder.mkdir(parents=True, exist_ok=True)
     data = fashion_mnist(28, 128, **counts)
     kind = "heldout" if arguments.held_out else "ablation"
     rate = "" if arguments.lr == ablation.LR else f"_lr{arguments.lr:g}"
     images = len(data.train.labels) - arguments.held_out
     name = f"{kind}_width{arguments.width}{rate}_{images}_{device_type()}.json"
-    path = arguments.folder / name
-    record = ablation.ablate(
+    record, path = ablation.ablate(
         f"small_resnet, width {arguments.width}",
         functools.partial(models.small_resnet, width=arguments.width),
         data,
         arguments.epochs,
         arguments.lr,
         arguments.seeds,
-        path,
+        arguments.folder / name,
         [part for part in arguments.without if part != "nothing"],
         arguments.held_out,
     )
@@ -301,7 +309,7 @@ def parser():
     measure.add_argument("--epochs", type=whole, default=1, metavar="N")
     measure.add_argument("--batches", type=whole, metavar="N", help="in an epoch; default: all")
     measure.add_argument("--seed", type=int, default=0, metavar="N")
-    measure.add_argument("--folder", default="results", metavar="PATH", help="for the JSON file")
+    measure.add_argument("--folder", default="my_results", metavar="PATH", help="for the JSON file")
     measure.set_defaults(run=run_bench)
 
     board = commands.add_parser("leaderboard", help="measure networks: cost, speed, accuracy")
@@ -332,7 +340,7 @@ def parser():
         command.add_argument("--seeds", type=whole, metavar="N")
         command.add_argument("--train", type=whole, metavar="N", help="training images to keep")
         command.add_argument("--test", type=whole, metavar="N", help="test images to keep")
-        command.add_argument("--folder", type=Path, default="results", metavar="PATH")
+        command.add_argument("--folder", type=Path, default="my_results", metavar="PATH")
 
     for command in (data, table, train, measure, board, worth):
         command.add_argument("--json", action="store_true", help="print JSON")

@@ -1,14 +1,12 @@
 """The best recipe of the course, and what each of its ingredients is worth: leave one out."""
 
 import functools
-import json
 import statistics
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
-from cnnlib.bench import earlier, surroundings
+from cnnlib.bench import resume, surroundings, write_json
 from cnnlib.data import random_crop, random_flip
 from cnnlib.train import fit, one_cycle
 
@@ -66,7 +64,8 @@ def ablate(name, build, data, epochs, lr, seeds, path, left_out=INGREDIENTS, hel
     """Train by the whole recipe, and without each ingredient; the file is written after each run.
 
     Runs that the file has already, from the same machine with the same versions, are not repeated:
-    an interrupted command goes on where it was. Of another machine, the file is begun anew.
+    an interrupted command goes on where it was. A file of another machine, or of another recipe, is
+    left as it is, and the runs go into one beside it.
 
     Args:
         name: What the network is called.
@@ -81,13 +80,11 @@ def ablate(name, build, data, epochs, lr, seeds, path, left_out=INGREDIENTS, hel
 
     Returns:
         A dictionary: hardware, versions, what was trained and how, and for each recipe the accuracy
-        of every seed after the last epoch.
+        of every seed after the last epoch; and the path of the file that holds it.
 
     Raises:
-        ValueError: The file holds runs of something else, from this machine; or held_out leaves no
-            images to train on.
+        ValueError: held_out leaves no images to train on.
     """
-    path = Path(path)
     if held_out:
         data = data.hold_out(held_out)
     recipe = {
@@ -103,10 +100,8 @@ def ablate(name, build, data, epochs, lr, seeds, path, left_out=INGREDIENTS, hel
         "lr": lr,
     }
     record = surroundings(data.device.type) | {"recipe": recipe, "accuracies": {}}
-    if old := earlier(path, record):
-        if old["recipe"] != recipe:
-            raise ValueError(f"{path} holds runs of {old['recipe']}: name another file")
-        record = old
+    path, old = resume(path, record, recipe=recipe)
+    record = old or record
     for seed in range(seeds):
         for without in (None, *left_out):
             runs = record["accuracies"].setdefault(without or "nothing", [])
@@ -117,8 +112,8 @@ def ablate(name, build, data, epochs, lr, seeds, path, left_out=INGREDIENTS, hel
             if history.interrupted:
                 raise KeyboardInterrupt
             runs.append(history.last["test_accuracy"])
-            path.write_text(json.dumps(record, indent=1) + "\n")
-    return record
+            write_json(path, record)
+    return record, path
 
 
 def table(record):

@@ -9,6 +9,7 @@ import copy
 import functools
 import gc
 import importlib.metadata
+import importlib.util
 import io
 import json
 import os
@@ -19,14 +20,13 @@ import tempfile
 import time
 import warnings
 from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader
-from torchvision import transforms
-from torchvision.datasets import FashionMNIST
 
 from cnnlib import models
 from cnnlib.data import fashion_mnist
@@ -68,10 +68,11 @@ class Job:
     device: str
 
 
-def bench(names, against="d2l", rounds=3, epochs=1, batches=None, seed=0, folder="results"):
+def bench(names, against="d2l", rounds=3, epochs=1, batches=None, seed=0, folder="my_results"):
     """Measure networks, and write the table after each of them.
 
-    Rows that the file has from the same machine with the same versions stay; others give way.
+    Rows of other networks from this machine, with the same versions, stay in the file. A file of
+    another machine is left as it is, and the table goes beside it.
 
     Args:
         names: Names of models.
@@ -85,18 +86,26 @@ def bench(names, against="d2l", rounds=3, epochs=1, batches=None, seed=0, folder
         folder: Where the JSON file goes, or None.
 
     Returns:
-        A dictionary: hardware, versions, the peak in matrix products, and a row for each network.
+        A dictionary: hardware, versions, the peak in matrix products, and a row for each network;
+        and the path of the file that holds it.
 
     Raises:
-        ValueError: There are too few batches: d2l's loop plots five times an epoch.
+        ValueError: There are too few batches: d2l's loop plots five times in an epoch. Or d2l is
+            not installed.
     """
     if batches is not None and not 5 <= batches <= 200:
         raise ValueError(f"batches={batches} must be from 5 to 200, or None for all: try batches=5")
+    if against == "d2l" and importlib.util.find_spec("d2l") is None:
+        raise ValueError(
+            "against='d2l' needs d2l 1.0.3, which is not installed: try pip install --no-deps "
+            "d2l==1.0.3, and pip install pandas requests scipy"
+        )
     device = "cuda" if torch.cuda.is_available() else "cpu"
     peaks = {str(dtype).removeprefix("torch."): peak(device, dtype) for dtype in PEAK_TYPES}
     record = surroundings(device) | {"against": against, "seed": seed, "flops_per_second": peaks}
-    path = Path(folder) / f"bench_{against}_{device}.json" if folder is not None else None
-    old = earlier(path, record)
+    path, old = None, {}
+    if folder is not None:
+        path, old = resume(Path(folder) / f"bench_{against}_{device}.json", record)
     record["rows"] = [row for row in old.get("rows", []) if row["model"] not in names]
     for name in names:
         job = make_job(name, epochs, batches, seed, device)
@@ -104,24 +113,61 @@ def bench(names, against="d2l", rounds=3, epochs=1, batches=None, seed=0, folder
         record["rows"].append(row)
         print(line(row))
         if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(record, indent=1) + "\n")
-    return record
+            write_json(path, record)
+    return record, path
 
 
-def earlier(path, about):
-    """Return what a file holds, if it was measured on this machine with these versions; else {}.
+def resume(path, about, **settings):
+    """Return the file that a measurement goes into, and what that file holds already.
+
+    A file of another machine, other versions, another precision or other settings is never touched:
+    the measurement then goes into the next free name beside it, such as bench_d2l_cpu-2.json.
 
     Args:
-        path: A JSON file, which need not exist, or None.
+        path: A JSON file, which need not exist.
         about: What `surroundings` returned here.
+        settings: What the file has to hold under these names, such as its budget.
+
+    Returns:
+        The path, and a dictionary, {} of a new file.
+
+    Raises:
+        ValueError: A file is no JSON.
     """
-    if path is None or not path.exists():
-        return {}
-    old = json.loads(path.read_text())
-    there = old.get("about", old)
-    same = all(there["hardware"][key] == about["hardware"][key] for key in MACHINE)
-    return old if same and there["versions"] == about["versions"] else {}
+    path = Path(path)
+    for number in count(2):
+        if not path.exists():
+            return path, {}
+        old = read_json(path)
+        if is_of(about, old.get("about", old)) and settings.items() <= old.items():
+            return path, old
+        path = path.with_stem(f"{path.stem.removesuffix(f'-{number - 1}')}-{number}")
+
+
+def is_of(about, there):
+    """Return whether a measurement was made on this machine, with these versions and precision."""
+    return (
+        all(there["hardware"][key] == about["hardware"][key] for key in MACHINE)
+        and there["versions"] == about["versions"]
+        and there.get("precision", about["precision"]) == about["precision"]
+    )
+
+
+def read_json(path):
+    """Read a JSON file; a broken one is named."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} must hold JSON, and it is broken: move it away") from error
+
+
+def write_json(path, record):
+    """Write a JSON file, and its folder, whole or not at all."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    part.replace(path)
 
 
 def make_job(name, epochs, batches, seed, device):
@@ -332,6 +378,9 @@ class Strong:
 
     def loaders(self):
         """Build loaders with pinned memory and workers that stay."""
+        from torchvision import transforms
+        from torchvision.datasets import FashionMNIST
+
         steps = [transforms.ToTensor()]
         if self.job.size != 28:
             steps.insert(0, transforms.Resize(self.job.size))
@@ -483,8 +532,10 @@ def quiet():
 
 def surroundings(device):
     """Say on what machine, and with what, a table was measured."""
-    names = ("torch", "torchvision", "d2l", "numpy")
-    versions = {name: importlib.metadata.version(name) for name in names}
+    versions = {}
+    for name in ("torch", "torchvision", "d2l", "numpy"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
     return {
         "date": time.strftime("%Y-%m-%d"),
         "hardware": {
@@ -495,6 +546,7 @@ def surroundings(device):
             "load": os.getloadavg() if hasattr(os, "getloadavg") else None,
         },
         "versions": {"python": platform.python_version(), **versions},
+        "precision": engine(device).precision,
     }
 
 

@@ -30,8 +30,7 @@ class Engine:
     Args:
         device: Where the network and its batches live.
         dtype: Type of the products inside convolutions and linear layers. Weights stay float32.
-        memory_format: Order of an image batch in memory: channels last suits most kernels. In a
-            network of your own, flatten such a batch with .flatten(1), since .view refuses it.
+        memory_format: Order of an image batch in memory: channels last suits most kernels.
         graph: Whether a training step may be recorded as a CUDA graph.
         rank: Number of this process, from 0.
         processes: How many train the network together.
@@ -138,17 +137,15 @@ def engine(device, precision="auto", graph=True):
 
     Args:
         device: A torch device or its name.
-        precision: "bf16", with channels last; "fp32", which leaves all as it is; or "auto": bf16
-            where this machine gains from it, else fp32, with channels last where that gains.
+        precision: "bf16", with channels last; "fp32", which leaves all as it is; or "auto": what
+            the environment variable CNNLIB_PRECISION says, else bf16 where this machine gains from
+            it, else fp32, with channels last where that gains.
         graph: Whether a step may be recorded as a CUDA graph: on a CUDA device, in one process.
 
     Raises:
-        ValueError: The precision is not one of the three.
+        ValueError: The precision, or CNNLIB_PRECISION, is not one of the three.
     """
-    if precision not in ("auto", "bf16", "fp32"):
-        raise ValueError(
-            f"precision={precision!r} must be 'auto', 'bf16' or 'fp32': try precision='auto'"
-        )
+    precision = chosen_precision(precision)
     device = torch.device(device)
     rank, processes = 0, 1
     if distributed.is_available() and distributed.is_initialized():
@@ -167,6 +164,20 @@ def engine(device, precision="auto", graph=True):
     memory_format = torch.channels_last if last else torch.contiguous_format
     graph = graph and device.type == "cuda" and processes == 1
     return Engine(device, dtype, memory_format, graph, rank, processes)
+
+
+def chosen_precision(precision):
+    """Return the precision that is asked for; "auto" leaves it to CNNLIB_PRECISION, if that is set.
+
+    Raises:
+        ValueError: It is not "auto", "bf16" or "fp32".
+    """
+    name, wanted = "precision", precision
+    if precision == "auto" and os.environ.get("CNNLIB_PRECISION"):
+        name, wanted = "CNNLIB_PRECISION", os.environ["CNNLIB_PRECISION"]
+    if wanted not in ("auto", "bf16", "fp32"):
+        raise ValueError(f"{name}={wanted!r} must be 'auto', 'bf16' or 'fp32': try {name}='auto'")
+    return wanted
 
 
 @cache
@@ -226,7 +237,8 @@ class Recorded:
     The first steps run one by one. So does a batch of another shape, as the last short one, and
     every batch while a schedule has another optimiser setting than the recording, such as momentum;
     the learning rate alone is read anew in each replay. If a step waits for the device, as one that
-    prints a loss does, it cannot be recorded, and all run one by one.
+    prints a loss does, it cannot be recorded, and all run one by one; if the recording fails, they
+    do, too, with one warning.
 
     Args:
         step: A function of a batch, (images, labels), that returns a tuple of tensors.
@@ -249,8 +261,8 @@ class Recorded:
         if self.steps < STEPS_BEFORE_RECORDING:
             self.steps += 1
             return self.warm_up(batch)
-        if self.graph is None:
-            self.record(batch)
+        if self.graph is None and not self.try_to_record(batch):
+            return self.step(*batch)
         if settings(self.optimizer) != self.settings:
             return self.step(*batch)
         for ours, given in zip(self.batch, batch, strict=True):
@@ -277,6 +289,22 @@ class Recorded:
         self.waits = any("synchronizing CUDA operation" in str(each.message) for each in caught)
         return results
 
+    def try_to_record(self, batch):
+        """Record a step; if that fails, warn once and return False: all steps run one by one."""
+        try:
+            self.record(batch)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            self.waits = True
+            reason = str(error).strip().partition("\n")[0]
+            warnings.warn(
+                "the training step runs without a CUDA graph, more slowly, since it could not be "
+                f"recorded: {reason}",
+                stacklevel=2,
+            )
+        return not self.waits
+
     def record(self, batch):
         """Record a step. Nothing is computed yet.
 
@@ -295,12 +323,6 @@ class Recorded:
                 group["lr"] = rate
             with torch.cuda.graph(graph):
                 self.results = self.step(*self.batch)
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError as error:
-            raise RuntimeError(
-                f"the training step cannot be recorded as a CUDA graph: {error}\nTry graph=False"
-            ) from error
         finally:
             for group, lr in zip(groups, before, strict=True):
                 group["lr"] = lr
@@ -322,15 +344,19 @@ def can_be_recorded(net, optimizer):
     The optimiser must read its learning rate on the device, which the fused ones do (Adam also
     needs capturable=True). A hook is Python, and a replay would skip it.
     """
-    hooked = any(
+    return not has_hooks(net) and all(
+        group.get("fused") and group.get("capturable", True) for group in optimizer.param_groups
+    )
+
+
+def has_hooks(net):
+    """Return whether a module of the network calls functions of its user."""
+    return any(
         module._forward_hooks
         or module._forward_pre_hooks
         or module._backward_hooks
         or module._backward_pre_hooks
         for module in net.modules()
-    )
-    return not hooked and all(
-        group.get("fused") and group.get("capturable", True) for group in optimizer.param_groups
     )
 
 

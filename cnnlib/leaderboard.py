@@ -14,12 +14,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from cnnlib import models
-from cnnlib.bench import OneBatch, peak, quiet, surroundings, timed
+from cnnlib.bench import OneBatch, peak, quiet, surroundings, timed, write_json
 from cnnlib.data import fashion_mnist
 from cnnlib.models.beyond import NARROW_BLOCKS
 from cnnlib.recipes import recipe
 from cnnlib.trace import trace
-from cnnlib.train import fit, one_cycle, sgd
+from cnnlib.train import adamw, fit, one_cycle, sgd
 
 
 @dataclass(frozen=True)
@@ -204,13 +204,16 @@ class Leaderboard:
 
     def write(self, path):
         """Write the table to a JSON file."""
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).write_text(json.dumps(asdict(self), indent=1) + "\n")
+        write_json(path, asdict(self))
 
     @classmethod
     def read(cls, path):
         """Read a table that `write` wrote."""
-        record = json.loads(Path(path).read_text())
+        return cls.from_record(json.loads(Path(path).read_text(encoding="utf-8")))
+
+    @classmethod
+    def from_record(cls, record):
+        """Return the table of what a JSON file holds."""
         rows = [Entry(**row) for row in record["rows"]]
         return cls(Budget(**record["budget"]), record["about"], rows)
 
@@ -220,11 +223,6 @@ def fit_settings(budget, usual):
     if budget.lr is None:
         return {"lr": usual.lr, "optimizer": functools.partial(sgd, momentum=usual.momentum)}
     return {"lr": budget.lr, "optimizer": adamw, "schedule": one_cycle}
-
-
-def adamw(parameters, lr):
-    """Build the optimiser that forgives most: Adam with decoupled weight decay."""
-    return torch.optim.AdamW(parameters, lr, fused=True)
 
 
 def pareto(rows, cost):

@@ -1,13 +1,12 @@
-"""What moves while a network trains: a bar, a curve, a row an epoch."""
+"""What moves while a network trains: a bar, a curve, a row per epoch.
+
+matplotlib, IPython and tqdm are imported where they are used: a training in a terminal, or one
+that is measured, starts without them.
+"""
 
 import os
+import sys
 import time
-
-from IPython import get_ipython
-from IPython.display import Image, Markdown, display
-from tqdm.auto import tqdm
-
-from cnnlib import plots
 
 SECONDS_BETWEEN_LOOKS = 2  # each look at the loss makes the CPU wait for the device
 
@@ -34,8 +33,9 @@ class Live:
         self.handle = None
         self.looked = time.perf_counter()
         if not silent:
-            print(history.banner, end="\n" * bool(history.banner))
-            print(history.header())
+            print(*filter(None, [history.banner, history.title, history.header()]), sep="\n")
+        from tqdm.auto import tqdm  # it looks for widgets, which takes a second
+
         total = history.recipe["epochs"] * batches
         self.bar = tqdm(total=total, unit="batch", leave=False, disable=not self.moving)
 
@@ -47,6 +47,8 @@ class Live:
         losses = self.history.losses + tally.read()
         self.bar.set_postfix(loss=f"{losses[-1]:.3f}")
         if self.plot and self.moving:
+            from cnnlib import plots
+
             self.draw(plots.loss_curve(losses, self.batches), "the training loss of each batch")
         self.looked = time.perf_counter()
 
@@ -70,10 +72,16 @@ class Live:
         )
         content = "Loss and accuracy over the epochs" if len(rows) > 1 else "The loss of each batch"
         self.draw(self.history.plot(), f"{content}. {conclusion}")
+        from IPython.display import Markdown, display
+
         display(Markdown(f"*{conclusion}*"))
 
     def draw(self, figure, alt):
         """Show a figure in the place of the one before."""
+        from IPython.display import Image, display
+
+        from cnnlib import plots
+
         image = Image(data=plots.png(figure), alt=alt)
         if self.handle is None:
             self.handle = display(image, display_id=True)
@@ -83,4 +91,5 @@ class Live:
 
 def in_notebook():
     """Say whether a Jupyter kernel runs this code, so that pictures have somewhere to go."""
-    return hasattr(get_ipython(), "kernel")
+    shell = sys.modules.get("IPython")  # a kernel has imported it
+    return shell is not None and hasattr(shell.get_ipython(), "kernel")

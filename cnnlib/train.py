@@ -5,14 +5,17 @@ import math
 import os
 import time
 from dataclasses import asdict, dataclass, field
+from numbers import Integral, Real
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
 
-from cnnlib import plots
 from cnnlib.engine import engine
 from cnnlib.live import Live
+from cnnlib.preflight import check_network, initialise_lazy, suited
 
 
 def budget():
@@ -36,6 +39,16 @@ def sgd(parameters, lr, momentum=0.9):
     parameters = list(parameters)
     fused = all(p.device.type in ("cpu", "cuda") for p in parameters)
     return torch.optim.SGD(parameters, lr, momentum, fused=fused)
+
+
+def adamw(parameters, lr):
+    """Build Adam with decoupled weight decay, the optimiser that forgives most.
+
+    On a GPU its state stays there, so that a step can be recorded as a CUDA graph.
+    """
+    parameters = list(parameters)
+    on_gpu = all(p.is_cuda for p in parameters)
+    return torch.optim.AdamW(parameters, lr, fused=True, capturable=on_gpu)
 
 
 def constant(optimizer, steps):
@@ -76,6 +89,9 @@ def fit(
     epoch; in a notebook a curve moves meanwhile, and a picture of all epochs stays. The Stop button
     (KeyboardInterrupt) ends training early, and the network keeps what it has learned.
 
+    Before the first step the network is looked at: a lazy one is initialised, and one that cannot
+    train on these images is refused, with the layer and what to change.
+
     In processes that torchrun started, each one trains on its part of every batch, and the first
     one prints, draws and writes. The mean gradient and the loss are those of the whole batch; batch
     normalisation sees the part only, and keeps the running statistics of the first process.
@@ -91,8 +107,9 @@ def fit(
             batch. None: `constant`.
         loss: A function (outputs, labels) -> mean loss of the batch. None: the cross-entropy.
         seed: Decides the order of the images and what dropout drops. The first weights are yours.
-        precision: "bf16"; "fp32", whose numbers are those of a loop written out; or "auto" for what
-            this machine does best.
+        precision: "bf16"; "fp32", whose numbers are those of a loop written out; or "auto": what
+            the environment variable CNNLIB_PRECISION says, else what this machine does best. The
+            History says which one it was.
         checkpoint: A path. After each epoch the weights are written there, whole or not at all.
         graph: On a GPU, with a fused optimiser: record the step as a CUDA graph and replay it.
             Say False where `net` or `loss` runs Python that counts, as a list that it appends to.
@@ -102,13 +119,16 @@ def fit(
         The History, one row an epoch.
 
     Raises:
-        ValueError: epochs, lr or precision is out of range.
+        ValueError: An argument is out of range or of the wrong kind, or the network does not fit
+            the data.
         Diverged: The loss became infinite or not a number. This error, and any other that ends
             training, holds the epochs before in its `history`.
     """
-    check_recipe(epochs, lr)
+    check_arguments(net, data, epochs, lr, optimizer, schedule, loss)
     run = engine(data.device, precision, graph)
     batches = run.to_train(data.train)
+    initialise_lazy(net, torch.zeros(1, *data.shape))
+    run = check_network(net, data, run)
     model = run.parallel(run.place(net))
     optimizer = (optimizer or sgd)(net.parameters(), lr)
     schedule = (schedule or constant)(optimizer, epochs * len(batches))
@@ -138,7 +158,7 @@ def fit(
                     tally.add(batch_loss, correct, labels, lr=optimizer.param_groups[0]["lr"])
                     schedule.step()
                     live.after_batch(tally)
-                history.add(tally, evaluate(net, data.test, loss, precision))
+                history.add(tally, measure(net, data.test, loss, run))
                 live.after_epoch()
                 if checkpoint is not None and run.rank == 0:
                     save(net, checkpoint)
@@ -159,7 +179,6 @@ def count_correct(outputs, labels):
     return (scores.argmax(1) == labels).sum()
 
 
-@torch.inference_mode()
 def evaluate(net, batches, loss=None, precision="auto"):
     """Measure a network on labelled images, without training it.
 
@@ -173,11 +192,32 @@ def evaluate(net, batches, loss=None, precision="auto"):
 
     Returns:
         The Metrics.
+
+    Raises:
+        ValueError: The network does not take the images.
     """
+    check_network_kind(net)
     run = engine(batches.device, precision)
+    initialise_lazy(net, torch.zeros(1, *batches.shape))
+    run, _ = suited(net, batches.shape, run)
+    return measure(net, batches, loss or F.cross_entropy, run)
+
+
+@torch.inference_mode()
+def measure(net, batches, loss, run):
+    """Measure a network as `evaluate` does, with the Engine of its training.
+
+    Args:
+        net: A network.
+        batches: The train or test batches of a `Data`.
+        loss: A function (outputs, labels) -> mean loss of the batch.
+        run: The Engine.
+
+    Returns:
+        The Metrics.
+    """
     run.place(net).eval()
     run.agree(net)
-    loss = loss or F.cross_entropy
     total_loss, confusion = 0, 0
     for images, labels in run.to_evaluate(batches):
         with run.autocast():
@@ -319,8 +359,22 @@ class History:
             }
         )
 
+    @property
+    def title(self):
+        """What was trained, on what, in which precision and where, in one line."""
+        about = self.recipe
+        if "precision" not in about:
+            return ""
+        return (
+            f"{about['net']} on {about['train_images']:,} images "
+            f"{'x'.join(map(str, about['shape']))} of {about['data']}, {about['precision']} on "
+            f"{about['device']}"
+        )
+
     def plot(self):
         """Draw loss and accuracy over the epochs; of a single epoch, the loss of each batch."""
+        from cnnlib import plots  # a training without pictures needs no matplotlib
+
         if len(self.rows) == 1:
             return plots.loss_curve(self.losses, len(self.losses))
         return plots.training_curves(self.rows)
@@ -343,7 +397,8 @@ class History:
         ).format(**row)
 
     def __repr__(self):
-        return "\n".join([self.header(), *map(self.row, self.rows)])
+        title = [self.title] * bool(self.title)
+        return "\n".join([*title, self.header(), *map(self.row, self.rows)])
 
 
 def save(net, path):
@@ -354,12 +409,39 @@ def save(net, path):
     part.replace(path)
 
 
-def check_recipe(epochs, lr):
-    """Refuse a number of epochs or a learning rate that cannot train."""
-    if not isinstance(epochs, int) or epochs < 1:
-        raise ValueError(f"epochs={epochs} must be a whole number of at least 1: try epochs=1")
-    if not 0 < lr < math.inf:
-        raise ValueError(f"lr={lr} must be a finite number above 0: try lr=0.05")
+def check_arguments(net, data, epochs, lr, optimizer, schedule, loss):
+    """Refuse what `fit` cannot train with, and say what to type."""
+    check_network_kind(net)
+    if not all(hasattr(data, name) for name in ("train", "test", "shape", "device")):
+        raise ValueError(
+            f"data={type(data).__name__} must be a Data, with training and test images: "
+            "try data=fashion_mnist()"
+        )
+    if not isinstance(epochs, Integral) or isinstance(epochs, bool) or epochs < 1:
+        raise ValueError(f"epochs={epochs!r} must be a whole number of at least 1: try epochs=1")
+    if not isinstance(lr, Real) or isinstance(lr, bool) or not 0 < lr < math.inf:
+        raise ValueError(f"lr={lr!r} must be a finite number above 0: try lr=0.05")
+    functions = {
+        "optimizer": (optimizer, torch.optim.Optimizer, "(parameters, lr)", "torch.optim.Adam"),
+        "schedule": (schedule, LRScheduler, "(optimizer, steps)", "cnnlib.train.one_cycle"),
+        "loss": (loss, (), "(outputs, labels)", "torch.nn.functional.cross_entropy"),
+    }
+    for name, (value, instance, arguments, example) in functions.items():
+        finished = isinstance(value, instance)  # fit builds it, from the network that it trains
+        layer_class = name == "loss" and isinstance(value, type)
+        if value is not None and (finished or layer_class or not callable(value)):
+            given = f"a {type(value).__name__}" if finished else repr(value)
+            raise ValueError(f"{name}={given} must be a function {arguments}: try {name}={example}")
+
+
+def check_network_kind(net):
+    """Refuse what is no network, such as the class of one."""
+    if isinstance(net, type):
+        raise ValueError(
+            f"net={net.__name__} must be a network, not the class of one: try {net.__name__}()"
+        )
+    if not isinstance(net, nn.Module):
+        raise ValueError(f"net={net!r} must be an nn.Module: build the network, then pass it")
 
 
 def describe(net, data, run, epochs, lr, seed):
@@ -371,9 +453,9 @@ def describe(net, data, run, epochs, lr, seed):
         "train_images": len(data.train.labels),
         "test_images": len(data.test.labels),
         "batch_size": data.train.batch_size,
-        "epochs": epochs,
-        "lr": lr,
-        "seed": seed,
+        "epochs": int(epochs),
+        "lr": float(lr),
+        "seed": int(seed),
         "device": str(data.device),
         "precision": run.precision,
         "processes": run.processes,

@@ -66,30 +66,28 @@ def test_the_recipe_trains(capsys):
 
 def test_all_runs_are_written_and_none_is_repeated(calls, tmp_path):
     path = tmp_path / "record.json"
-    record = ablate("lenet", models.lenet, drawn(), 2, 0.1, 2, path)
+    record, path = ablate("lenet", models.lenet, drawn(), 2, 0.1, 2, path)
     assert list(record["accuracies"]) == ["nothing", *INGREDIENTS]
     assert [len(runs) for runs in record["accuracies"].values()] == [2] * 5
     assert [call["seed"] for call in calls] == [0] * 5 + [1] * 5
     assert json.loads(path.read_text())["accuracies"] == record["accuracies"]
-    more = ablate("lenet", models.lenet, drawn(), 2, 0.1, 3, path)
+    more, _ = ablate("lenet", models.lenet, drawn(), 2, 0.1, 3, path)
     assert [call["seed"] for call in calls[10:]] == [2] * 5
     assert more["accuracies"]["flip"][:2] == record["accuracies"]["flip"]
 
 
-def test_a_file_of_other_runs_is_refused(calls, tmp_path):
-    ablate("lenet", models.lenet, drawn(), 2, 0.1, 1, tmp_path / "record.json")
-    with pytest.raises(ValueError, match="name another file"):
-        ablate("lenet", models.lenet, drawn(), 3, 0.1, 1, tmp_path / "record.json")
-
-
-def test_runs_of_another_machine_give_way(calls, tmp_path):
+def test_other_runs_and_those_of_another_machine_are_left_alone(calls, tmp_path):
     path = tmp_path / "record.json"
-    record = ablate("lenet", models.lenet, drawn(), 2, 0.1, 1, path)
+    record, _ = ablate("lenet", models.lenet, drawn(), 2, 0.1, 1, path)
+    _, beside = ablate("lenet", models.lenet, drawn(), 3, 0.1, 1, path)
+    assert beside == tmp_path / "record-2.json"
     record["hardware"]["cpu"] = "an abacus"
-    path.write_text(json.dumps(record))
-    ablate("lenet", models.lenet, drawn(), 3, 0.1, 1, path)
-    assert len(calls) == 10
-    assert json.loads(path.read_text())["recipe"]["epochs"] == 3
+    theirs = json.dumps(record)
+    path.write_text(theirs)
+    _, beside = ablate("lenet", models.lenet, drawn(), 2, 0.1, 1, path)
+    assert beside == tmp_path / "record-3.json"
+    assert len(calls) == 15
+    assert path.read_text() == theirs
 
 
 def test_ctrl_c_keeps_finished_runs(calls, monkeypatch, tmp_path):
@@ -127,7 +125,7 @@ def test_held_out_images_take_the_place_of_the_test_images(calls, monkeypatch, t
     data = drawn(train=50, test=20)
     for held_out in (0, 10):
         path = tmp_path / f"{held_out}.json"
-        record = ablate("lenet", models.lenet, data, 2, 0.1, 1, path, (), held_out)
+        record, path = ablate("lenet", models.lenet, data, 2, 0.1, 1, path, (), held_out)
         counts = {name: record["recipe"][name] for name in ("train", "test", "held_out")}
         test = held_out or 20
         assert counts == {"train": 50 - held_out, "test": test, "held_out": held_out}

@@ -64,6 +64,7 @@ def loops(monkeypatch):
     d2l = types.SimpleNamespace(load_data_fashion_mnist=loaders, train_ch6=train_ch6)
     package = types.ModuleType("d2l")
     package.torch = d2l
+    package.__spec__ = types.SimpleNamespace()  # find_spec asks a loaded module for it
     monkeypatch.setitem(sys.modules, "d2l", package)
     monkeypatch.setattr(module, "fashion_mnist", few)
     monkeypatch.setattr(module, "peak", lambda device, dtype: 1e9)
@@ -86,7 +87,7 @@ def test_written_images_are_what_torchvision_reads(tmp_path):
         assert torch.equal(read.targets, getattr(data, part).labels)
 
 
-def test_both_loops_begin_with_the_same_weights_and_see_the_same_batch(loops, tmp_path):
+def test_both_loops_begin_with_the_same_weights_and_see_the_same_batch(loops, fp32, tmp_path):
     """Step alone, one batch again and again: the losses must agree to the precision."""
     net = lenet()
     ours, theirs, strong = (started(net, JOB) for _ in range(3))
@@ -107,7 +108,7 @@ def test_both_loops_begin_with_the_same_weights_and_see_the_same_batch(loops, tm
 
 @pytest.mark.parametrize("against", ["d2l", "strong"])
 def test_a_row_of_the_table(loops, tmp_path, against):
-    record = bench(["lenet"], against, rounds=2, batches=5, folder=tmp_path)
+    record, path = bench(["lenet"], against, rounds=2, batches=5, folder=tmp_path)
     (row,) = record["rows"]
     assert (row["model"], row["size"], row["batch_size"], row["lr"]) == ("lenet", 28, 256, 0.9)
     for side in (row["ours"], row["theirs"]):
@@ -122,28 +123,68 @@ def test_a_row_of_the_table(loops, tmp_path, against):
     assert least <= most
     rates = row["ours"]["images_per_second"], row["theirs"]["images_per_second"]
     assert row["ratio"] == pytest.approx(rates[0] / rates[1])
-    assert json.loads((tmp_path / f"bench_{against}_cpu.json").read_text())["rows"] == [row]
+    assert path == tmp_path / f"bench_{against}_cpu.json"
+    assert json.loads(path.read_text())["rows"] == [row]
     assert set(record["versions"]) >= {"python", "torch", "torchvision", "d2l"}
     assert record["hardware"]["cores"] > 0
     assert len(line(row)) == len(module.HEADER)
 
 
-def test_rows_of_this_machine_stay_and_those_of_another_give_way(loops, monkeypatch, tmp_path):
-    bench(["lenet"], "strong", rounds=1, batches=5, folder=tmp_path)
+def test_rows_of_this_machine_stay_and_files_of_another_are_left_alone(loops, tmp_path):
+    def again():
+        record, path = bench(["lenet"], "strong", rounds=1, batches=5, folder=tmp_path)
+        return [row["model"] for row in record["rows"]], path.name
+
     path = tmp_path / "bench_strong_cpu.json"
+    assert again() == (["lenet"], path.name)
     record = json.loads(path.read_text())
     record["rows"].insert(0, record["rows"][0] | {"model": "nin"})
     path.write_text(json.dumps(record))
-    rows = bench(["lenet"], "strong", rounds=1, batches=5, folder=tmp_path)["rows"]
-    assert [row["model"] for row in rows] == ["nin", "lenet"]
+    assert again() == (["nin", "lenet"], path.name)
     record["hardware"]["cpu"] = "an abacus"
-    path.write_text(json.dumps(record))
-    rows = bench(["lenet"], "strong", rounds=1, batches=5, folder=tmp_path)["rows"]
-    assert [row["model"] for row in rows] == ["lenet"]
-    record = json.loads(path.read_text())
-    record["versions"]["torch"] = "0.1"
-    path.write_text(json.dumps(record))
-    assert module.earlier(path, module.surroundings("cpu")) == {}
+    theirs = json.dumps(record)
+    path.write_text(theirs)
+    for _ in range(2):
+        assert again() == (["lenet"], "bench_strong_cpu-2.json")
+    assert path.read_text() == theirs
+
+
+@pytest.mark.parametrize(
+    ("changed", "same"),
+    [
+        ({}, True),
+        ({"budget": 2}, False),
+        ({"precision": "fp16"}, False),
+        ({"versions": {"torch": "0.1"}}, False),
+        ({"hardware": {}}, False),
+    ],
+)
+def test_a_measurement_goes_on_in_a_file_of_its_own_kind_only(tmp_path, changed, same):
+    about = module.surroundings("cpu")
+    old = about | {"budget": 1} | changed
+    old["hardware"] = about["hardware"] | {"cores": about["hardware"]["cores"] + 1}
+    if "hardware" not in changed:
+        old["hardware"] = about["hardware"]
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps(old))
+    (tmp_path / "x-2.json").write_text(json.dumps(old | {"budget": 3}))
+    (tmp_path / "x-3.json").write_text(json.dumps(about | {"budget": 4}))
+    old = json.loads(path.read_text())  # a tuple comes back as a list
+    expected = (path, old) if same else (tmp_path / "x-4.json", {})
+    assert module.resume(path, about, budget=1) == expected
+
+
+def test_a_broken_file_is_named(tmp_path):
+    path = tmp_path / "x.json"
+    path.write_text('{"rows": [')
+    with pytest.raises(ValueError, match=r"x\.json must hold JSON, and it is broken: move it"):
+        module.resume(path, {})
+
+
+def test_without_d2l_the_bench_says_how_to_get_it(monkeypatch):
+    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"against='d2l' needs .*: try pip install --no-deps d2l"):
+        bench(["lenet"], "d2l", batches=5, folder=None)
 
 
 def test_d2l_runs_beside_the_written_images_and_we_stay_where_we_are(loops):

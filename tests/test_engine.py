@@ -34,7 +34,7 @@ def test_bf16_computes_in_bf16_and_keeps_weights_in_fp32():
     assert (outputs.float() - exact).norm() / exact.norm() < 1e-2
 
 
-def test_auto_follows_what_pays(monkeypatch):
+def test_auto_follows_what_pays(monkeypatch, measured):
     monkeypatch.setattr(module, "bf16_pays", lambda device: True)
     assert engine("cpu").precision == "bf16"
     monkeypatch.setattr(module, "bf16_pays", lambda device: False)
@@ -66,7 +66,25 @@ def test_unknown_precision_is_refused():
         engine("cpu", "fp16")
 
 
-def test_auto_takes_channels_last_on_a_cpu_with_onednn(monkeypatch):
+@pytest.mark.parametrize("wanted", ["fp32", "bf16"])
+@pytest.mark.parametrize("pays", [True, False])
+def test_the_environment_decides_what_auto_is(monkeypatch, wanted, pays):
+    monkeypatch.setattr(module, "bf16_pays", lambda device: pays)
+    monkeypatch.setenv("CNNLIB_PRECISION", wanted)
+    assert engine("cpu") == engine("cpu", wanted)
+    assert engine("cpu", "fp32").precision == "fp32"  # what a caller asks for comes first
+    assert engine("cpu", "bf16").precision == "bf16"
+    monkeypatch.setenv("CNNLIB_PRECISION", "auto")
+    assert engine("cpu").precision == ("bf16" if pays else "fp32")
+
+
+def test_an_unknown_precision_in_the_environment_is_refused_by_its_name(monkeypatch):
+    monkeypatch.setenv("CNNLIB_PRECISION", "fp8")
+    with pytest.raises(ValueError, match=r"CNNLIB_PRECISION='fp8' must be .*: try CNNLIB_PRECISI"):
+        engine("cpu")
+
+
+def test_auto_takes_channels_last_on_a_cpu_with_onednn(monkeypatch, measured):
     monkeypatch.setattr(module, "bf16_pays", lambda device: False)
     for onednn, memory_format in ((True, torch.channels_last), (False, torch.contiguous_format)):
         monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda has=onednn: has)
@@ -162,6 +180,29 @@ def test_a_step_that_waits_for_the_device_is_not_recorded():
     replayed, step = train_on_paper(Waiting)
     assert replayed == plain
     assert step.ran == ["warm-up"] * 3
+
+
+def test_a_step_that_cannot_be_recorded_runs_on_with_one_warning():
+    class Failing(OnPaper):
+        def record(self, batch):
+            self.ran.append("record")
+            raise RuntimeError("operation not permitted when stream is capturing\nand more")
+
+    plain, _ = train_on_paper(lambda step, optimizer: step)
+    with pytest.warns(UserWarning, match="runs without a CUDA graph.*stream is capturing$") as said:
+        replayed, step = train_on_paper(Failing)
+    assert len(said) == 1
+    assert replayed == plain
+    assert step.ran == ["warm-up"] * 3 + ["record"]
+
+
+def test_no_memory_for_a_recording_is_no_reason_to_go_on():
+    class Full(OnPaper):
+        def record(self, batch):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        train_on_paper(Full)
 
 
 def test_what_can_be_recorded():

@@ -272,8 +272,12 @@ def test_the_command_goes_on_where_it_was(small, tmp_path, capsys):
     command.main([*argv, "lenet"])
     path = tmp_path / "leaderboard_quick_cpu.json"
     assert [row.name for row in Leaderboard.read(path).rows] == ["narrow SE", "lenet"]
+    before = path.read_text()
     command.main([*argv, "lenet", "--epochs", "1"])  # another budget is another table
-    assert [row.name for row in Leaderboard.read(path).rows] == ["lenet"]
+    assert path.read_text() == before
+    beside = tmp_path / "leaderboard_quick_cpu-2.json"
+    assert [row.name for row in Leaderboard.read(beside).rows] == ["lenet"]
+    assert str(beside) in capsys.readouterr().out
 
 
 def test_an_unknown_network_is_refused(capsys):

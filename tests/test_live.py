@@ -34,7 +34,7 @@ class Screen(list):
 @pytest.fixture
 def screen(monkeypatch):
     screen = Screen()
-    monkeypatch.setattr(live, "display", screen.display)
+    monkeypatch.setattr("IPython.display.display", screen.display)
     monkeypatch.setattr(live, "in_notebook", lambda: True)
     return screen
 

@@ -20,7 +20,10 @@ from cnnlib import __main__ as command
 from cnnlib import models
 from cnnlib.train import evaluate
 
-TINY = ["train", "lenet", "--train", "64", "--test", "21", "--batch-size", "24", "--epochs", "3"]
+TINY = [
+    *("train", "lenet", "--train", "64", "--test", "21", "--batch-size", "24", "--epochs", "3"),
+    *("--precision", "fp32"),
+]
 
 pytestmark = pytest.mark.skipif(
     "fork" not in multiprocessing.get_all_start_methods(), reason="the processes are forked"
@@ -124,15 +127,18 @@ def test_batch_normalisation_sees_its_own_part(tmp_path, monkeypatch):
     assert two["losses"] != pytest.approx(one["losses"], rel=1e-4)
     net = models.mini_resnet()
     net.load_state_dict(torch.load(weights, weights_only=True))
-    saved = evaluate(net, drawn(batch_size=24, train=64, test=21).test)
+    saved = evaluate(net, drawn(batch_size=24, train=64, test=21).test, precision="fp32")
     assert two["rows"][-1]["test_loss"] == pytest.approx(saved.loss, rel=1e-5)
 
 
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--batch-size", "25"], "batch_size=25 must be a multiple of the 2 processes: try batch"),
-        (["--train", "63"], "train=63 must be a multiple of the 2 processes: try train=62"),
+        (
+            ["--batch-size", "25"],
+            "batch_size=25 must be a multiple of the 2 processes: try --batch-size 24",
+        ),
+        (["--train", "63"], "train=63 must be a multiple of the 2 processes: try --train 62"),
     ],
 )
 def test_unequal_parts_are_refused_once(tmp_path, argv, message):

@@ -4,17 +4,21 @@ import copy
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cnnlib import engine, train
+from cnnlib import engine, models, train
+from cnnlib.recipes import recipe
 from cnnlib.train import Diverged, History, Metrics, budget, evaluate, fit
 
 
 class ToyBatches:
     """What fit asks of batches: images of class k are bright in row k."""
+
+    shape = (1, 4, 4)
 
     def __init__(self, count, batch_size, shuffle, device="cpu"):
         generator = torch.Generator().manual_seed(count)
@@ -250,8 +254,9 @@ def test_stopped_before_the_first_epoch_ends(capsys):
 
 def test_rows_are_printed_aligned_below_the_banner(capsys):
     fit(make_net(), ToyData(banner="NOT REAL"), 2, 0.1)
-    banner, *table = capsys.readouterr().out.splitlines()
+    banner, title, *table = capsys.readouterr().out.splitlines()
     assert banner == "NOT REAL"
+    assert title.startswith("Sequential on 70 images 1x4x4 of toy, ")
     assert len(table) == 3
     assert len({len(line) for line in table}) == 1
     assert "test acc" in table[0]
@@ -264,7 +269,9 @@ def test_history_is_a_table_and_json():
     assert record["recipe"]["seed"] == 3
     assert record["recipe"]["train_images"] == 70
     assert record["recipe"]["data"] == "toy"
-    assert len(repr(history).splitlines()) == 3
+    assert repr(history).splitlines()[0] == history.title
+    assert len(repr(history).splitlines()) == 4
+    assert repr(History()) == History.header()
     assert len(history.plot().axes) == 2
 
 
@@ -289,6 +296,19 @@ def test_bf16_follows_fp32_within_its_precision():
     assert losses[1] != losses[0]
 
 
+class Viewing(nn.Module):
+    """Flattens with .view, as most code on the web does."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.fc = nn.Conv2d(1, 8, 3, padding=1), nn.Linear(8 * 16, 4)
+
+    def forward(self, x):
+        x = F.relu(self.conv(x))
+        return self.fc(x.view(x.size(0), -1))
+
+
 def small_convnet():
     torch.manual_seed(0)
     return nn.Sequential(
@@ -303,7 +323,7 @@ def small_convnet():
     )
 
 
-def test_the_fast_path_follows_the_plain_loop_for_50_steps(monkeypatch):
+def test_the_fast_path_follows_the_plain_loop_for_50_steps(monkeypatch, measured):
     """Memory format and fused optimiser against the loop written out; 10 of 50 batches are short."""
     monkeypatch.setattr(engine, "bf16_pays", lambda device: False)
     monkeypatch.setattr(engine, "channels_last_pays", lambda device: True)
@@ -316,7 +336,7 @@ def test_the_fast_path_follows_the_plain_loop_for_50_steps(monkeypatch):
     assert losses[-1] < 0.5 * losses[0]
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a CUDA device")
+@pytest.mark.cuda
 @pytest.mark.parametrize(("precision", "slack"), [("fp32", 1e-3), ("bf16", 0.05)])
 def test_the_cuda_graph_follows_the_plain_loop_for_50_steps(monkeypatch, precision, slack):
     """Recorded and replayed on the GPU; each epoch ends with a short batch, which runs eagerly."""
@@ -344,7 +364,7 @@ def test_the_cuda_graph_follows_the_plain_loop_for_50_steps(monkeypatch, precisi
     assert history.losses == pytest.approx(plain.losses, rel=slack, abs=slack)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a CUDA device")
+@pytest.mark.cuda
 def test_a_loss_that_is_printed_is_never_recorded(monkeypatch):
     def refuse(self, batch):
         raise AssertionError("recorded")
@@ -358,6 +378,67 @@ def test_a_loss_that_is_printed_is_never_recorded(monkeypatch):
 
     fit(small_convnet(), ToyData(device="cuda"), 3, 0.02, loss=loss)
     assert len(seen) == 3 * (5 + 1)  # 5 training batches, and the 30 test images in one
+
+
+@pytest.mark.cuda
+def test_the_shared_adam_is_recorded(monkeypatch):
+    recorded = []
+    record = engine.Recorded.record
+    monkeypatch.setattr(
+        engine.Recorded, "record", lambda self, batch: (recorded.append(1), record(self, batch))
+    )
+    data = ToyData(device="cuda")
+    settings = {"optimizer": train.adamw, "schedule": train.one_cycle, "precision": "fp32"}
+    graph, plain = (
+        fit(small_convnet(), data, 10, 0.01, graph=graph, **settings).losses
+        for graph in (True, False)
+    )
+    assert recorded == [1]
+    assert graph == pytest.approx(plain, rel=1e-3, abs=1e-3)
+    assert graph[-1] < 0.5 * graph[0]
+
+
+@pytest.mark.cuda
+def test_a_step_that_cannot_be_recorded_trains_all_the_same():
+    """Asking the device whether it is done is no wait, and no recording allows it."""
+
+    def loss(outputs, labels):
+        torch.cuda.current_stream().query()
+        return F.cross_entropy(outputs, labels)
+
+    data = ToyData(device="cuda")
+    plain = fit(small_convnet(), data, 3, 0.02, precision="fp32", graph=False)
+    with pytest.warns(UserWarning, match="runs without a CUDA graph") as said:
+        history = fit(small_convnet(), data, 3, 0.02, precision="fp32", loss=loss)
+    assert len(said) == 1
+    assert history.losses == pytest.approx(plain.losses, rel=1e-3, abs=1e-3)
+
+
+@pytest.mark.cuda
+def test_dropout_drops_anew_in_every_replay():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(16, 4))
+    data = ToyData(count=16, device="cuda")
+    history = fit(net, data, 20, 1e-9, precision="fp32")  # one batch, the same each time
+    assert len({round(loss, 5) for loss in history.losses[5:]}) > 10
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("name", ["lenet", "small_resnet", "densenet_d2l", "mini_inception"])
+def test_a_network_scores_on_the_gpu_as_on_the_cpu(name):
+    torch.manual_seed(0)
+    net = getattr(models, name)().eval()
+    size = recipe(name).size
+    images = torch.rand(4, 1, size, size)
+    expected = net(images)
+    found = net.cuda()(images.cuda()).cpu()
+    assert (found - expected).norm() / expected.norm() < 1e-2  # convolutions there round to TF32
+
+
+@pytest.mark.cuda
+def test_a_network_that_views_its_maps_trains_on_the_gpu():
+    history = fit(Viewing(), ToyData(device="cuda"), 3, 0.05)
+    assert history.rows[-1]["train_loss"] < history.rows[0]["train_loss"]
 
 
 def test_nothing_is_read_back_batch_by_batch(monkeypatch):
@@ -382,13 +463,60 @@ def test_nothing_is_read_back_batch_by_batch(monkeypatch):
     [
         (0, 0.1, "epochs=0 must be a whole number of at least 1: try"),
         (1.5, 0.1, r"epochs=1\.5 must be"),
+        (True, 0.1, "epochs=True must be"),
         (1, 0, "lr=0 must be a finite number above 0: try"),
         (1, math.nan, "lr=nan must be"),
+        (1, "0.1", "lr='0.1' must be a finite number above 0: try lr=0.05"),
+        (1, None, "lr=None must be a finite number"),
     ],
 )
 def test_recipes_that_cannot_train_are_refused(epochs, lr, message):
     with pytest.raises(ValueError, match=message):
         fit(make_net(), ToyData(), epochs, lr)
+
+
+def an_optimizer():
+    return torch.optim.Adam(make_net().parameters())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"optimizer": "adam"}, "optimizer='adam' must be a function .*: try optimizer=torch.opt"),
+        ({"optimizer": an_optimizer()}, r"optimizer=a Adam must be a function \(parameters, lr\)"),
+        (
+            {"schedule": torch.optim.lr_scheduler.ConstantLR(an_optimizer())},
+            r"schedule=a ConstantLR must be a function \(optimizer, steps\)",
+        ),
+        ({"loss": nn.CrossEntropyLoss}, r"loss=<class .*CrossEntropyLoss'> must be a function"),
+        ({"loss": "mse"}, "loss='mse' must be a function"),
+        ({"net": nn.Linear}, r"net=Linear must be a network, not the class of one: try Linear\(\)"),
+        ({"net": torch.relu}, "net=<built-in .* must be an nn.Module"),
+        ({"data": [1, 2]}, r"data=list must be a Data.*: try data=fashion_mnist\(\)"),
+    ],
+)
+def test_arguments_of_another_kind_are_refused(arguments, message):
+    arguments = {"net": make_net(), "data": ToyData(), "epochs": 1, "lr": 0.1} | arguments
+    with pytest.raises(ValueError, match=message):
+        fit(**arguments)
+
+
+def test_numbers_of_numpy_are_numbers():
+    history = fit(make_net(), ToyData(), np.int64(1), np.float64(0.1))
+    assert len(history.rows) == 1
+    json.loads(history.to_json())
+
+
+def test_the_shared_adam_trains():
+    """As torch's own, within rounding, since it is fused."""
+    data = ToyData()
+    plain = lambda parameters, lr: torch.optim.AdamW(parameters, lr)  # noqa: E731
+    ours, theirs = (
+        fit(make_net(), data, 5, 0.05, optimizer=optimizer, precision="fp32").losses
+        for optimizer in (train.adamw, plain)
+    )
+    assert ours == pytest.approx(theirs, rel=1e-4)
+    assert ours[-1] < 0.5 * ours[0]
 
 
 def test_budget(monkeypatch):

@@ -1,0 +1,203 @@
+"""What fit looks at before the first step: it trains, or says in one sentence what to change."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from test_train import ToyBatches, ToyData, Viewing, make_net
+from torch import nn
+
+from cnnlib.engine import engine
+from cnnlib.preflight import suited
+from cnnlib.train import evaluate, fit
+
+
+def convnet(channels=4, in_channels=1, classes=4):
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(in_channels, channels, 3, padding=1),
+        nn.BatchNorm2d(channels),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(channels * 16, classes),
+    )
+
+
+# .view in a forward pass
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "auto"])
+def test_a_network_that_views_its_maps_trains(precision):
+    net = Viewing()
+    history = fit(net, ToyData(), 5, 0.05, precision=precision)
+    assert history.last["test_accuracy"] > 0.9
+    assert evaluate(net, ToyData().test, precision=precision).accuracy > 0.9
+
+
+def test_the_memory_format_follows_the_network():
+    run = engine("cpu", "bf16")
+    assert run.memory_format is torch.channels_last
+    found, scores = suited(Viewing(), (1, 4, 4), run)
+    assert found.memory_format is torch.contiguous_format
+    assert found.precision == "bf16"
+    assert scores.shape == (2, 4)
+    assert suited(convnet(), (1, 4, 4), run)[0] == run
+
+
+# Lazy networks
+
+
+def lazy():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.LazyConv2d(4, 3), nn.LazyBatchNorm2d(), nn.ReLU(), nn.Flatten(), nn.LazyLinear(4)
+    )
+
+
+def test_a_lazy_network_trains_as_the_one_it_becomes():
+    net = lazy()
+    history = fit(net, ToyData(), 3, 0.05, precision="fp32")
+    torch.manual_seed(0)
+    other = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(16, 4)
+    )
+    twin = lazy()
+    evaluate(twin, ToyData().test, precision="fp32")  # gives it its weights, too
+    twin.train()
+    other.load_state_dict(twin.state_dict())
+    assert history.losses == fit(other, ToyData(), 3, 0.05, precision="fp32").losses
+    assert history.losses == fit(twin, ToyData(), 3, 0.05, precision="fp32").losses
+
+
+def test_a_lazy_network_that_fails_names_the_layer():
+    net = nn.Sequential(nn.LazyConv2d(4, 3), nn.Flatten(), nn.Linear(7, 4))
+    with pytest.raises(ValueError, match=r"2 \(Linear\) got .* in_features=7"):
+        fit(net, ToyData(), 1, 0.05)
+
+
+# Refusals
+
+
+def test_wrong_channels_name_the_layer_and_what_to_set():
+    with pytest.raises(ValueError, match=r"0 \(Conv2d\) got .*in_channels=3: set in_channels=1"):
+        fit(convnet(in_channels=3), ToyData(), 1, 0.05)
+
+
+def test_a_network_is_refused_before_it_changes():
+    net = convnet(classes=3)
+    before = copy.deepcopy(net.state_dict())
+    random = torch.get_rng_state()
+    with pytest.raises(
+        ValueError,
+        match=r"net=Sequential gives 3 scores for each image, and the labels go up to 3: build it "
+        "with num_classes=4",
+    ):
+        fit(net, ToyData(), 1, 0.05)
+    assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
+    assert torch.equal(random, torch.get_rng_state())
+
+
+def test_more_classes_than_labels_are_no_mistake():
+    fit(convnet(classes=7), ToyData(), 1, 0.05)
+
+
+def test_one_score_for_a_batch_is_refused():
+    with pytest.raises(ValueError, match=r"gives no score for each image"):
+        fit(nn.Sequential(nn.Flatten(0), nn.Flatten(0)), ToyData(), 1, 0.05)
+
+
+def one_value_a_channel():
+    return nn.Sequential(nn.Conv2d(1, 4, 4), nn.BatchNorm2d(4), nn.Flatten())
+
+
+@pytest.mark.parametrize(
+    ("count", "batch_size", "remedy"),
+    [
+        (65, 16, r"try batch_size=15 or train=64$"),
+        (71, 14, r"try batch_size=13 or train=70$"),  # 71 = 5 x 14 + 1 = 5 x 13 + 6
+        (7, 3, r"try batch_size=4 or train=6$"),  # 7 = 3 x 2 + 1, so two a batch leave one, too
+        (8, 1, r"try batch_size=2$"),
+    ],
+)
+def test_a_last_batch_of_one_is_refused_before_the_first_step(count, batch_size, remedy):
+    with pytest.raises(ValueError, match=f"train={count} images .* more than one value.*{remedy}"):
+        fit(one_value_a_channel(), ToyData(count, batch_size), 1, 0.05)
+
+
+@pytest.mark.parametrize("count", [64, 66])
+def test_other_last_batches_train(count):
+    fit(one_value_a_channel(), ToyData(count, 16), 1, 0.05)
+
+
+def test_one_image_is_enough_where_a_channel_has_many_values():
+    fit(convnet(), ToyData(65, 16), 1, 0.05)
+
+
+# What cannot be looked at trains as before
+
+
+class AsksForNumbers(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(16, 4)
+
+    def forward(self, x):
+        return self.fc(x.flatten(1)) if x.sum() > 0 else None
+
+
+def test_a_network_that_asks_for_numbers_trains():
+    fit(AsksForNumbers(), ToyData(), 1, 0.05)
+
+
+def test_hooks_see_the_training_and_nothing_else():
+    net, calls = make_net(), []
+    net[0].register_forward_hook(lambda module, args, output: calls.append(len(output)))
+    fit(net, ToyData(count=32), 1, 0.05)
+    assert calls == [16, 16, 16, 14]  # two training batches, then 30 test images
+
+
+def test_state_of_the_network_is_that_of_the_training():
+    class Counting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc, self.calls = nn.Linear(16, 4), 0
+
+        def forward(self, x):
+            self.calls += 1
+            return self.fc(x.flatten(1))
+
+    net = Counting()
+    fit(net, ToyData(count=32), 1, 0.05)
+    assert net.calls == 4
+
+
+def test_a_class_for_every_pixel():
+    data = ToyData()
+    for batches in (data.train, data.test):
+        batches.labels = torch.randint(3, (len(batches.labels), 4, 4))
+    fit(nn.Conv2d(1, 3, 1), data, 1, 0.05)
+    with pytest.raises(ValueError, match=r"gives 2 scores .* go up to 2: build it with num_class"):
+        fit(nn.Conv2d(1, 2, 1), data, 1, 0.05)
+
+
+def test_a_tuple_of_outputs_has_its_scores_first():
+    class Pair(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(16, 4)
+
+        def forward(self, x):
+            scores = self.fc(x.flatten(1))
+            return (scores, 2 * scores) if self.training else scores
+
+    def loss(outputs, labels):
+        scores = outputs[0] if isinstance(outputs, tuple) else outputs
+        return F.cross_entropy(scores, labels)
+
+    fit(Pair(), ToyData(), 1, 0.05, loss=loss)
+
+
+def test_evaluate_names_the_layer_too():
+    with pytest.raises(ValueError, match=r"0 \(Conv2d\) got"):
+        evaluate(convnet(in_channels=2), ToyBatches(8, 4, shuffle=False))
