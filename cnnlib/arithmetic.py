@@ -1,7 +1,8 @@
 """The arithmetic of convolutions: sizes, cost, receptive fields and hybrid dilation.
 
-Arguments are named as in torch. `padding` is what is added on ONE side. Where torch takes an int
-or an (h, w) pair, so do these functions, and one pair among the arguments makes the answer a pair.
+Arguments are named as in torch. `padding` is what is added on ONE side; a convolution also takes
+torch's "same" and "valid". Where torch takes an int or an (h, w) pair, so do these functions, and
+one pair among the arguments makes the answer a pair.
 """
 
 import functools
@@ -15,7 +16,7 @@ def _pair(name, value):
     """Return the (h, w) of a pair, or of an int, which stands for both axes."""
     if not isinstance(value, (tuple, list)):
         return value, value
-    if len(value) != 2:
+    if len(value) != 2 or any(isinstance(entry, str) for entry in value):
         raise ValueError(f"{name}={value} must be an int or an (h, w) pair: try {name}=(3, 3)")
     return tuple(value)
 
@@ -37,13 +38,15 @@ def _per_axis(formula):
     return on_ints_or_pairs
 
 
-def _require_at_least(least, **values):
+def _whole(least, **values):
+    """Return the values as Python ints, which never overflow as NumPy's do."""
     for name, value in values.items():
         whole = isinstance(value, Integral) and not isinstance(value, bool)
         if not whole or value < least:
             raise ValueError(
                 f"{name}={value!r} must be a whole number, {least} or more: try {name}={least}"
             )
+    return [int(value) for value in values.values()]
 
 
 def _require_divides(groups, **channels):
@@ -53,6 +56,29 @@ def _require_divides(groups, **channels):
             below = above - groups
             remedy = f"{below} or {above}" if below else f"{above}"
             raise ValueError(f"groups={groups} must divide {name}={value}: try {remedy}")
+
+
+def _require_number(padding, number):
+    """Refuse "same" and "valid", which only a convolution takes, and say which number to try."""
+    if isinstance(padding, str):
+        raise ValueError(
+            f"padding={padding!r} must be a whole number outside an ordinary convolution: "
+            f"try padding={number if padding == 'same' else 0}"
+        )
+
+
+def _near_padding(padding, kernel, stride, dilation):
+    """Return the pixels that a convolution adds before the first one."""
+    if padding == "valid":
+        return 0
+    if padding == "same":
+        near = dilation * (kernel - 1) // 2  # torch adds the odd pixel at the far edge
+        if stride != 1:
+            raise ValueError(
+                f"padding='same' keeps the size, and stride={stride} does not: try padding={near}"
+            )
+        return near
+    return _whole(0, padding=padding)[0]
 
 
 def _windows(size, kernel, stride, padding, dilation, overhang=0):
@@ -78,15 +104,18 @@ def conv_size(size, kernel, stride=1, padding=0, dilation=1):
         size: input pixels.
         kernel: taps.
         stride: input pixels from one window to the next.
-        padding: pixels added on each side.
+        padding: pixels added on each side. "valid" adds none; "same" adds dilation * (kernel - 1)
+            in all, so that the size stays, and needs stride 1.
         dilation: pixels from one tap to the next; 1 is the ordinary convolution.
 
     Raises:
         ValueError: where torch refuses, or a value is not a whole number.
     """
-    _require_at_least(1, size=size, kernel=kernel, stride=stride, dilation=dilation)
-    _require_at_least(0, padding=padding)
-    return _windows(size, kernel, stride, padding, dilation)
+    size, kernel, stride, dilation = _whole(
+        1, size=size, kernel=kernel, stride=stride, dilation=dilation
+    )
+    near = _near_padding(padding, kernel, stride, dilation)
+    return size if padding == "same" else _windows(size, kernel, stride, near, dilation)
 
 
 @_per_axis
@@ -97,7 +126,9 @@ def unread(size, kernel, stride=1, padding=0, dilation=1):
     Pixels that a wide stride or dilation skips before the last tap are not counted.
     """
     windows = conv_size(size, kernel, stride, padding, dilation)
-    last_read = (windows - 1) * stride - padding + dilation * (kernel - 1)
+    size, kernel, stride, dilation = map(int, (size, kernel, stride, dilation))  # NumPy's overflow
+    near = _near_padding(padding, kernel, stride, dilation)
+    last_read = (windows - 1) * stride - near + dilation * (kernel - 1)
     return min(max(size - 1 - last_read, 0), size)
 
 
@@ -110,15 +141,20 @@ def conv_transpose_size(size, kernel, stride=1, padding=0, output_padding=0, dil
         kernel: taps.
         stride: output pixels from one scattered kernel to the next.
         padding: output pixels cropped on each side.
-        output_padding: output pixels more at the far edge; it picks one of the input sizes that
-            the convolution of the same stride takes to `size`.
+        output_padding: output pixels more at the far edge, fewer than the stride or the dilation.
+            Below the stride it picks one of the input sizes that the same convolution takes to
+            `size`. From the stride on, which a larger dilation allows, that convolution takes the
+            output to more: size + output_padding // stride.
         dilation: pixels from one tap to the next.
 
     Raises:
         ValueError: where torch refuses, or a value is not a whole number.
     """
-    _require_at_least(1, size=size, kernel=kernel, stride=stride, dilation=dilation)
-    _require_at_least(0, padding=padding, output_padding=output_padding)
+    size, kernel, stride, dilation = _whole(
+        1, size=size, kernel=kernel, stride=stride, dilation=dilation
+    )
+    _require_number(padding, dilation * (kernel - 1) // 2)
+    padding, output_padding = _whole(0, padding=padding, output_padding=output_padding)
     if output_padding >= max(stride, dilation):
         raise ValueError(
             f"output_padding={output_padding} must be smaller than stride={stride} or "
@@ -152,8 +188,11 @@ def pool_size(size, kernel, stride=None, padding=0, dilation=1, ceil_mode=False)
         ValueError: where torch refuses, or a value is not a whole number.
     """
     stride = kernel if stride is None else stride
-    _require_at_least(1, size=size, kernel=kernel, stride=stride, dilation=dilation)
-    _require_at_least(0, padding=padding)
+    size, kernel, stride, dilation = _whole(
+        1, size=size, kernel=kernel, stride=stride, dilation=dilation
+    )
+    _require_number(padding, min(dilation * (kernel - 1), kernel) // 2)
+    [padding] = _whole(0, padding=padding)
     if 2 * padding > kernel:
         raise ValueError(
             f"padding={padding} must be at most half of kernel={kernel}: try padding={kernel // 2}"
@@ -192,12 +231,14 @@ def conv_cost(in_channels, out_channels, kernel, output_size, groups=1, bias=Tru
     Raises:
         ValueError: groups do not divide the channels, or a value is below 1.
     """
-    _require_at_least(1, in_channels=in_channels, out_channels=out_channels, groups=groups)
+    in_channels, out_channels, groups = _whole(
+        1, in_channels=in_channels, out_channels=out_channels, groups=groups
+    )
     _require_divides(groups, in_channels=in_channels, out_channels=out_channels)
     kernel_h, kernel_w = _pair("kernel", kernel)
     output_h, output_w = _pair("output_size", output_size)
-    _require_at_least(1, kernel=kernel_h, output_size=output_h)
-    _require_at_least(1, kernel=kernel_w, output_size=output_w)
+    kernel_h, output_h = _whole(1, kernel=kernel_h, output_size=output_h)
+    kernel_w, output_w = _whole(1, kernel=kernel_w, output_size=output_w)
     weights = out_channels * (in_channels // groups) * kernel_h * kernel_w
     return Cost(
         params=weights + (out_channels if bias else 0),
@@ -231,13 +272,13 @@ class ReceptiveField(NamedTuple):
 
 @_per_axis
 def _through(field_size, field_stride, field_offset, kernel, stride, padding, dilation):
-    _require_at_least(1, kernel=kernel, stride=stride, dilation=dilation)
-    _require_at_least(0, padding=padding)
+    kernel, stride, dilation = _whole(1, kernel=kernel, stride=stride, dilation=dilation)
+    near = _near_padding(padding, kernel, stride, dilation)
     span = dilation * (kernel - 1)
     return ReceptiveField(
         size=field_size + span * field_stride,
         stride=field_stride * stride,
-        offset=field_offset + (span / 2 - padding) * field_stride,
+        offset=field_offset + (span / 2 - near) * field_stride,
     )
 
 
@@ -280,6 +321,14 @@ class HDC(NamedTuple):
     coverage: float
 
 
+def _stack(rates, kernel):
+    """Return the rates of a stack and its kernel as Python ints."""
+    if not isinstance(rates, (tuple, list)) or not rates:
+        raise ValueError(f"rates={rates!r} must list a rate for each layer: try rates=(1, 2, 5)")
+    rates = tuple(_whole(1, rate=rate)[0] for rate in rates)
+    return rates, *_whole(1, kernel=kernel)
+
+
 def contributions(rates, kernel=3):
     """Count, for each position of the field along one axis, its paths to the output.
 
@@ -289,11 +338,7 @@ def contributions(rates, kernel=3):
         rates: the dilation of each layer, input first; stride is 1.
         kernel: taps along an axis, the same in every layer.
     """
-    if not isinstance(rates, (tuple, list)) or not rates:
-        raise ValueError(f"rates={rates!r} must list a rate for each layer: try rates=(1, 2, 5)")
-    for rate in rates:
-        _require_at_least(1, rate=rate)
-    _require_at_least(1, kernel=kernel)
+    rates, kernel = _stack(rates, kernel)
     paths = [1]
     for rate in rates:
         wider = [0] * (len(paths) + rate * (kernel - 1))
@@ -323,11 +368,12 @@ def hdc(rates, kernel=3):
     Source:
         Wang et al. 2018, Understanding Convolution for Semantic Segmentation, section 3.2.
     """
+    rates, kernel = _stack(rates, kernel)
     paths = contributions(rates, kernel)
     holes = tuple(position for position, count in enumerate(paths) if count == 0)
     m = _largest_gaps(rates)
     return HDC(
-        rates=tuple(rates),
+        rates=rates,
         kernel=kernel,
         m=m,
         accepted=rates[0] == 1 and (len(m) == 1 or m[1] <= kernel),
@@ -347,7 +393,7 @@ def hdc_search(depth, max_rate, kernel=3):
         max_rate: the largest dilation to try; there are max_rate ** (depth - 1) stacks to judge.
         kernel: taps along an axis, the same in every layer.
     """
-    _require_at_least(1, depth=depth, max_rate=max_rate)
+    depth, max_rate = _whole(1, depth=depth, max_rate=max_rate)
     later_rates = product(range(1, max_rate + 1), repeat=depth - 1)
     stacks = (hdc((1, *rates), kernel) for rates in later_rates)
     valid = [stack for stack in stacks if stack.accepted and not stack.holes]

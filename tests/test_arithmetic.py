@@ -5,6 +5,7 @@ import re
 from collections import Counter
 from itertools import pairwise, product
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -251,6 +252,72 @@ def test_pairs_equal_torch_in_two_dimensions():
     assert_both_kinds(agreed_sizes(pool_size, max_pooling, draws))
 
 
+def same_or_valid(rng):
+    """Draw a convolution with padding by name; a stride above 1 is refused with "same"."""
+    return dict(
+        kernel=rng.randint(1, 6),
+        stride=rng.choice([1, 1, 2]),
+        padding=rng.choice(["same", "valid"]),
+        dilation=rng.randint(1, 3),
+    )
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
+def test_padding_by_name_equals_torch():
+    rng = random.Random(10)
+    draws = [dict(size=rng.randint(1, 20)) | same_or_valid(rng) for _ in range(1500)]
+
+    def torchs(size, kernel, stride, padding, dilation):
+        weight = torch.zeros(1, 1, kernel)
+        return F.conv1d(torch.zeros(1, 1, size), weight, None, stride, padding, dilation)
+
+    sizes = agreed_sizes(conv_size, torchs, draws)
+    assert_both_kinds(sizes)
+    for size, arguments in zip(sizes, draws, strict=True):
+        if size and arguments["padding"] == "same":
+            assert unread(**arguments) == 0
+        elif size:
+            assert unread(**arguments) == unread(**arguments | dict(padding=0))
+    assert conv_size((28, 32), (3, 4), padding="same") == (28, 32)
+
+
+def test_numpy_integers_are_whole_numbers_that_do_not_overflow():
+    small = np.int8
+    assert conv_size(small(120), small(5), small(1), small(10), small(1)) == 136
+    assert conv_size(np.uint8(5), np.uint8(6), padding=np.uint8(1)) == 2
+    assert conv_size((np.uint8(250), 250), 3, padding=np.uint8(9)) == (266, 266)
+    assert unread(np.uint8(200), small(3), np.uint8(2), np.uint8(90)) == unread(200, 3, 2, 90)
+    assert conv_transpose_size(small(100), small(2), small(2)) == 200
+    assert pool_size(small(120), small(3), small(1), small(1)) == 120
+    assert conv_cost(small(64), small(64), small(3), small(28)) == conv_cost(64, 64, 3, 28)
+    assert receptive_field([(small(3), small(2), small(1), small(60))] * 3).size == 841
+    assert hdc((small(1), small(100)), small(3)) == hdc((1, 100), 3)
+    assert hdc_search(small(2), small(5), small(3)) == hdc_search(2, 5, 3)
+    answers = [conv_size(small(28), 3), hdc((small(2),)).m[0], conv_cost(4, small(4), 3, 28).macs]
+    assert {type(answer) for answer in answers} == {int}
+
+
+def test_back_through_the_convolution_of_a_transposed_one():
+    rng, beyond = random.Random(11), 0
+    for _ in range(1000):
+        settings = dict(
+            kernel=rng.randint(1, 5),
+            stride=rng.randint(1, 4),
+            padding=rng.randint(0, 2),
+            dilation=rng.randint(1, 6),
+        )
+        size, more = rng.randint(1, 9), rng.randint(0, 5)
+        if more >= max(settings["stride"], settings["dilation"]):
+            continue
+        try:
+            output = conv_transpose_size(size, **settings, output_padding=more)
+        except ValueError:
+            continue  # all is cropped
+        assert conv_size(output, **settings) == size + more // settings["stride"]
+        beyond += more >= settings["stride"]
+    assert beyond > 50
+
+
 def test_unread_equals_the_tail_that_no_gradient_reaches():
     rng = random.Random(5)
     tails = []
@@ -307,8 +374,44 @@ REFUSALS = [
     ),
     (lambda: conv_size(28.0, 3), "size=28.0 must be a whole number, 1 or more: try size=1"),
     (
-        lambda: conv_size(28, 3, padding="same"),
-        "padding='same' must be a whole number, 0 or more: try padding=0",
+        lambda: conv_size(28, 3, padding="full"),
+        "padding='full' must be a whole number, 0 or more: try padding=0",
+    ),
+    (
+        lambda: conv_size(28, (3, 5), (1, 2), "same", 2),
+        "padding='same' keeps the size, and stride=2 does not: try padding=4",
+    ),
+    (
+        lambda: conv_size(28, 3, padding=("same", 1)),
+        "padding=('same', 1) must be an int or an (h, w) pair: try padding=(3, 3)",
+    ),
+    (
+        lambda: unread(28, 3, 3, "same"),
+        "padding='same' keeps the size, and stride=3 does not: try padding=1",
+    ),
+    (
+        lambda: receptive_field([(7,), (7, 2, "same")]),
+        "padding='same' keeps the size, and stride=2 does not: try padding=3",
+    ),
+    (
+        lambda: conv_transpose_size(28, 5, padding="same"),
+        "padding='same' must be a whole number outside an ordinary convolution: try padding=2",
+    ),
+    (
+        lambda: conv_transpose_size(28, 5, padding="valid"),
+        "padding='valid' must be a whole number outside an ordinary convolution: try padding=0",
+    ),
+    (
+        lambda: pool_size(28, 3, 1, "same"),
+        "padding='same' must be a whole number outside an ordinary convolution: try padding=1",
+    ),
+    (
+        lambda: pool_size(28, 3, 1, "same", dilation=4),  # more than half of the kernel is refused
+        "padding='same' must be a whole number outside an ordinary convolution: try padding=1",
+    ),
+    (
+        lambda: conv_size(np.int64(-4), 3),
+        "size=np.int64(-4) must be a whole number, 1 or more: try size=1",
     ),
     (
         lambda: pool_size(28, 2, 2, True),
@@ -515,6 +618,19 @@ def test_receptive_field_equals_gradient_support():
         (middle,), (first,), (last,) = gradient_support(layers, [600])
         field = receptive_field(layers)
         assert 0 < first <= last < 599  # nothing is cut off
+        assert last - first + 1 == field.size
+        assert (first + last) / 2 == field.offset + middle * field.stride
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
+def test_receptive_field_of_padding_by_name_equals_gradient_support():
+    rng = random.Random(12)
+    for _ in range(100):
+        draws = [same_or_valid(rng) for _ in range(rng.randint(1, 4))]
+        layers = [tuple((draw | dict(stride=1)).values()) for draw in draws]
+        (middle,), (first,), (last,) = gradient_support(layers, [200])
+        field = receptive_field(layers)
+        assert 0 < first <= last < 199  # nothing is cut off
         assert last - first + 1 == field.size
         assert (first + last) / 2 == field.offset + middle * field.stride
 

@@ -1,14 +1,22 @@
-"""Weights of torchvision into our networks: what is loaded, skipped and refused."""
+"""Weights of torchvision and timm into our networks: what is loaded, skipped and refused."""
 
 import os
 import pickle
+import random
+from collections import OrderedDict, defaultdict
+from functools import partial
+from pathlib import Path
 
 import pytest
+import safetensors.torch
+import timm
 import torch
 import torchvision
 from torch import nn
 
 from cnnlib import models, weights
+from cnnlib.blocks.inception import Inception
+from parity import COLOUR
 
 
 @pytest.fixture(scope="module")
@@ -138,12 +146,10 @@ def with_another_shape(state):
     return state | {"layer1.0.bn1.bias": torch.zeros(63)}
 
 
-def with_scale_and_shift_swapped(state):
-    """Same shapes in another order: only the last words tell."""
-    names = list(state)
-    i, j = names.index("bn1.weight"), names.index("bn1.bias")
-    names[i], names[j] = names[j], names[i]
-    return {name: state[name] for name in names}
+def with_a_sorted_gap(state):
+    """The gap is one of many alike, and only its kind is known."""
+    del state["layer1.1.conv1.weight"]
+    return dict(sorted(state.items()))
 
 
 FAULTS = [
@@ -165,14 +171,14 @@ FAULTS = [
         r"stages\.0\.0\.residual\.0\.1\.bias \(64,\) +layer1\.0\.bn1\.bias \(63,\)",
     ),
     (
-        with_scale_and_shift_swapped,
-        r"in 2 entries",
-        r"missing +bn1\.bias \(64,\)\n +stem\.0\.1\.bias \(64,\) +missing",
+        with_a_sorted_gap,
+        r"in 1 entries",
+        r"stages\.0\.\d\.residual\.\d\.0\.weight \(64, 64, 3, 3\) +missing\nTry",
     ),
     (
         lambda state: {},
-        r"in 122 entries",
-        r"weight \(64, 3, 7, 7\) +missing(?s:.)*and 117 more\nTry",
+        r"in 102 entries",  # and the 20 num_batches_tracked, which may be missing
+        r"weight \(64, 3, 7, 7\) +missing(?s:.)*and 97 more\nTry",
     ),
 ]
 
@@ -184,6 +190,7 @@ def test_what_does_not_fit_is_refused_in_one_error_and_nothing_is_loaded(state, 
     with pytest.raises(ValueError, match=f"{count}(?s:.)*{line}(?s:.)*skip_head=True") as refusal:
         weights.load(net, fault(state))
     assert len(str(refusal.value).splitlines()) <= 8
+    assert len(str(refusal.value)) < 1000
     assert same(before, net.state_dict()) == set(before)
 
 
@@ -251,6 +258,298 @@ def test_an_auxiliary_head_that_is_not_given_is_refused():
         weights.load(WithAuxiliary("auxiliary", "last"), theirs)
 
 
+# Names and order
+
+
+def on_meta(make, *args, **kwargs):
+    with torch.device("meta"):
+        return make(*args, **kwargs)
+
+
+def pairing(net, state, **settings):
+    """Return which of the given entries each of ours is loaded with; nothing is copied."""
+    loaded = {}
+    net.load_state_dict = loaded.update
+    weights.load(net, state, **settings)
+    given = {id(value): name for name, value in state.items()}
+    return {name: given[id(value)] for name, value in loaded.items() if id(value) in given}
+
+
+def arranged(state, names):
+    return {name: state[name] for name in names}
+
+
+def googlenet_with_torchvisions_3x3():
+    net = models.googlenet(**COLOUR, batch_norm=True, auxiliary=True)
+    for block in [m for m in net.modules() if isinstance(m, Inception)]:
+        five = block.five[1][0]
+        block.five[1][0] = nn.Conv2d(five.in_channels, five.out_channels, 3, bias=False)
+    return net
+
+
+# Ours, whose code, theirs, and what cannot be told apart once the order is lost.
+SAME_NAME = "vgg11 vgg16 resnet18 resnet34 resnet50 resnet101 resnet152 resnext50_32x4d densenet121 densenet161 densenet169 densenet201"
+TIMM = {
+    "se_resnet50": "seresnet50",
+    "sk_resnet50": "skresnet50",
+    "res2net50_26w_4s": "res2net50_26w_4s",
+    "resnest50": "resnest50d",
+    "inception_v4": "inception_v4",
+    "inception_resnet_v2": "inception_resnet_v2",
+}
+PUBLISHED = {
+    name: (partial(getattr(models, name), **COLOUR), getattr(torchvision.models, name))
+    for name in SAME_NAME.split()
+}
+PUBLISHED |= {
+    "googlenet": (
+        googlenet_with_torchvisions_3x3,
+        partial(torchvision.models.googlenet, init_weights=False),
+    ),
+    "inception_v3": (
+        partial(models.inception_v3, **COLOUR, auxiliary=True),
+        partial(torchvision.models.inception_v3, init_weights=False),
+    ),
+}
+PUBLISHED |= {
+    name: (partial(getattr(models, name), **COLOUR), partial(timm.create_model, published))
+    for name, published in TIMM.items()
+}
+TWINS = {
+    "inception_v3": r"Mixed_5\w\.branch1x1\.conv\.weight from Mixed_5\w\.branch\w+\.conv\.weight",
+    "inception_resnet_v2": r"repeat_2\.0\.branch0\.conv\.weight from block8\.branch0\.conv\.weight",
+}
+
+
+@pytest.fixture(scope="module", params=PUBLISHED)
+def couple(request):
+    """One of our networks without memory, how to load it, its published state, and its twins."""
+    make_ours, make_theirs = PUBLISHED[request.param]
+    load = partial(pairing, layout="timm" if request.param in TIMM else "torchvision")
+    state = on_meta(make_theirs).state_dict()
+    return partial(load, on_meta(make_ours)), state, TWINS.get(request.param)
+
+
+@pytest.mark.parametrize("skip_head", [False, True])
+@pytest.mark.parametrize("seed", [None, 0])
+def test_a_lost_order_is_found_again_or_refused(couple, seed, skip_head):
+    load, state, twins = couple
+    names = sorted(state)
+    if seed is not None:
+        random.Random(seed).shuffle(names)
+    expected = load(state, skip_head=skip_head)
+    assert len(expected) == len(state) if not skip_head else len(expected) < len(state)
+    if twins:
+        with pytest.raises(ValueError, match=f"must tell {twins}.*published.load_state_dict"):
+            load(arranged(state, names), skip_head=skip_head)
+    else:
+        assert load(arranged(state, names), skip_head=skip_head) == expected
+
+
+def test_entries_that_changed_places_are_refused(couple):
+    load, state, _ = couple
+    alike = defaultdict(list)
+    for name, value in state.items():
+        alike[name.rpartition(".")[2], value.shape].append(name)
+    rng = random.Random(0)
+    for _ in range(5):
+        one, other = rng.sample(rng.choice([names for names in alike.values() if names[1:]]), 2)
+        changed = {one: other, other: one}
+        names = [changed.get(name, name) for name in state]
+        with pytest.raises(ValueError, match=r"must tell .* from .*, and both fit"):
+            load(arranged(state, names))
+
+
+def test_layers_that_changed_places_are_refused(state):
+    for one, other in [("layer1.0", "layer1.1"), ("layer1.0.conv1", "layer1.0.conv2")]:
+        blocks = {one: [], other: []}
+        for name in state:
+            for block in blocks:
+                if name.startswith(f"{block}."):
+                    blocks[block].append(name)
+        changed = dict(zip(blocks[one] + blocks[other], blocks[other] + blocks[one], strict=True))
+        names = [changed.get(name, name) for name in state]
+        with pytest.raises(ValueError, match=rf"must tell {one}\..* from {other}\."):
+            weights.load(ours(), arranged(state, names))
+
+
+def layers(**sizes):
+    """Return linear layers without a bias, from their names and (inputs, outputs)."""
+    named = [(name, nn.Linear(*size, bias=False)) for name, size in sizes.items()]
+    return nn.Sequential(OrderedDict(named))
+
+
+def test_numbers_that_fall_are_taken_if_the_shapes_leave_no_doubt():
+    theirs = layers(up2=(2, 3), up1=(3, 4)).state_dict()
+    net = layers(a=(2, 3), b=(3, 4))
+    assert pairing(net, theirs) == {"a.weight": "up2.weight", "b.weight": "up1.weight"}
+
+
+def test_numbers_that_fall_are_refused_if_the_shapes_are_equal_and_the_remedy_works():
+    state_dict = layers(up2=(3, 3), up1=(3, 3)).state_dict()
+    net = layers(a=(3, 3), b=(3, 3))
+    with pytest.raises(ValueError, match=r"must tell up\d\.weight from up\d\.weight") as refusal:
+        weights.load(net, state_dict)
+    remedy = str(refusal.value).partition(" try ")[2]
+    eval(remedy, {"weights": weights, "net": net, "state_dict": state_dict})
+    assert torch.equal(net.a.weight, state_dict["up2.weight"])
+
+
+def test_words_without_numbers_are_taken_in_their_order_unless_it_was_sorted():
+    square = (3, 3)
+    net = layers(a=square, b=square, c=square)
+    state = layers(query=square, key=square, value=square).state_dict()
+    assert list(pairing(net, state).values()) == list(state)
+    with pytest.raises(
+        ValueError, match=r"must tell key\.weight from query\.weight.*order is lost"
+    ):
+        weights.load(net, dict(sorted(state.items())))
+
+
+def test_the_given_order_is_found_among_many():
+    net = layers(a=(3, 3), b=(3, 3), c=(3, 3), d=(3, 3))
+    state = layers(z1_4=(3, 3), y1_3=(3, 3), x1_2=(3, 3), w1_1=(3, 3)).state_dict()
+    assert list(pairing(net, state).values()) == list(state)
+
+
+def test_the_tenth_layer_comes_after_the_second():
+    net = layers(**{f"{letter}": (3, 3) for letter in "abcdefghijkl"})
+    state = layers(**{f"layer{i}": (3, 3) for i in range(12)}).state_dict()
+    assert list(pairing(net, dict(sorted(state.items()))).values()) == list(state)
+
+
+@pytest.mark.parametrize("name", models.__all__)
+def test_our_own_names_are_paired_by_name_in_any_order(name):
+    net = on_meta(getattr(models, name))
+    state = net.state_dict()
+    names = sorted(state)
+    random.Random(0).shuffle(names)
+    same_names = {name: name for name in state}
+    assert pairing(net, arranged(state, names)) == same_names
+    assert pairing(net, arranged(state, sorted(names)), skip_head=True) == {
+        name: name for name in list(state)[:-2]
+    }
+
+
+def test_our_own_names_of_other_shapes_are_refused_by_name(published):
+    state = dict(sorted(models.resnet18(1, 7).state_dict().items()))
+    with pytest.raises(ValueError, match=r"in 2 entries(?s:.)*head\.2\.weight \(7, 512\)\n"):
+        weights.load(models.resnet18(), state)
+    del state["stages.0.0.residual.0.0.weight"]  # four entries are of its kind
+    with pytest.raises(
+        ValueError, match=r"in 1 ent(?s:.)*stages\.0\.0\.residual\.0\.0\.\w+ .*missing"
+    ):
+        weights.load(models.resnet18(num_classes=7), state)
+
+
+def test_our_own_auxiliary_heads_are_skipped():
+    state = on_meta(models.inception_v3, auxiliary=True).state_dict()
+    skipped = weights.load(on_meta(models.inception_v3), dict(sorted(state.items())))
+    assert skipped == sorted(name for name in state if name.startswith("auxiliary"))
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module.backbone.", "model."])
+@pytest.mark.parametrize("sort", [False, True])
+def test_prefixes_do_not_count(published, state, prefix, sort):
+    given = {prefix + name: value for name, value in state.items()}
+    net = ours(num_classes=10)
+    skipped = weights.load(net, dict(sorted(given.items())) if sort else given, skip_head=True)
+    assert skipped == [f"{prefix}fc.weight", f"{prefix}fc.bias"]
+    assert torch.equal(net.stages[3][1].residual[1][0].weight, state["layer4.1.conv2.weight"])
+
+    own = {prefix + name: value for name, value in reversed(net.state_dict().items())}
+    wrapped = nn.DataParallel(ours(num_classes=10))
+    assert weights.load(wrapped, own) == []
+    assert same(net.state_dict(), wrapped.module.state_dict()) == set(net.state_dict())
+
+
+def test_prefixes_before_auxiliary_heads_do_not_count():
+    theirs = nn.Sequential(OrderedDict(module=WithAuxiliary("first", "AuxLogits", "last")))
+    state = theirs.state_dict()
+    names = ["module.AuxLogits.weight", "module.AuxLogits.bias"]
+    assert weights.load(WithAuxiliary("first", "last"), state) == names
+    assert weights.load(WithAuxiliary("first", "auxiliary", "last"), state) == []
+
+
+@pytest.mark.parametrize("sort", [False, True])
+@pytest.mark.parametrize("name", ["resnet18", "densenet121"])
+def test_files_from_before_num_batches_tracked_are_loaded(name, sort):
+    make_ours, make_theirs = PUBLISHED[name]
+    state = on_meta(make_theirs).state_dict()
+    old = {key: state[key] for key in state if not key.endswith("num_batches_tracked")}
+    names = sorted(old) if sort else list(old)
+    assert list(pairing(on_meta(make_ours), arranged(old, names)).values()) == list(old)
+    del state[
+        "features.norm5.num_batches_tracked" if "dense" in name else "bn1.num_batches_tracked"
+    ]
+    with pytest.raises(ValueError, match=r"in 1 entries(?s:.)*num_batches_tracked \(\) +missing"):
+        weights.load(on_meta(make_ours), state)
+
+
+def test_a_sorted_colour_stem_is_summed_for_grey_and_its_last_layer_skipped(state):
+    net = ours(in_channels=1, num_classes=10)
+    skipped = weights.load(net, dict(sorted(state.items())), skip_head=True)
+    assert skipped == ["fc.weight", "fc.bias"]
+    expected = state["conv1.weight"].sum(dim=1, keepdim=True)
+    assert torch.equal(net.stem[0][0].weight, expected)
+
+
+def test_half_precision_is_summed_in_the_precision_of_the_network(state):
+    half = {name: value.half() for name, value in state.items()}
+    net = ours(in_channels=1)
+    weights.load(net, half)
+    assert net.stem[0][0].weight.dtype == torch.float32
+    expected = half["conv1.weight"].float().sum(dim=1, keepdim=True)
+    assert torch.equal(net.stem[0][0].weight, expected)
+    assert torch.equal(net.head[2].weight, half["fc.weight"].float())
+
+
+# What is no state dict
+
+
+def test_a_path_or_a_network_is_answered_with_the_line_to_type(state):
+    net = ours()
+    for given in ("net.pt", Path("net.pt"), net, [1], None):
+        with pytest.raises(ValueError, match=r"state_dict must map names to tensors") as refusal:
+            weights.load(net, given)
+        assert f"its type is {type(given).__name__}:" in str(refusal.value)
+        assert "weights.load(net, weights.read(path))" in str(refusal.value)
+        assert "weights.load(net, other.state_dict())" in str(refusal.value)
+    with pytest.raises(ValueError, match=r"^net must be a network, .* is dict: try weights\.load"):
+        weights.load(state, net)
+
+
+@pytest.mark.parametrize("key", ["state_dict", "model_state_dict", "model"])
+def test_the_state_dict_in_a_checkpoint_is_taken(tmp_path, state, key):
+    checkpoint = {"epoch": 3, key: state, "optimizer": {"lr": 0.1}}
+    net = ours()
+    assert weights.load(net, checkpoint) == []
+    assert torch.equal(net.head[2].weight, state["fc.weight"])
+    torch.save(checkpoint, tmp_path / "net.pt")
+    assert list(weights.read(tmp_path / "net.pt")) == list(state)
+
+
+def test_what_is_no_tensor_is_named_first(tmp_path, state):
+    with pytest.raises(
+        ValueError, match=r"'epoch' has the type int: try weights\.load\(net, other"
+    ) as one:
+        weights.load(ours(), state | {"epoch": 3})
+    with pytest.raises(
+        ValueError, match=r"'epoch' .*try weights\.load\(net, state_dict\['net'\]\)$"
+    ):
+        weights.load(ours(), {"epoch": 3, "net": state})
+    with pytest.raises(
+        ValueError, match=r"'model' .*try weights\.load\(net, state_dict\['model'\]\)$"
+    ):
+        weights.load(ours(), {"model": state, "state_dict": state})
+    torch.save(state | {"epoch": 3}, tmp_path / "net.pt")
+    with pytest.raises(
+        ValueError, match=r"net\.pt must hold .*it holds \['epoch'\]: save"
+    ) as other:
+        weights.read(tmp_path / "net.pt")
+    assert max(len(str(one.value)), len(str(other.value))) < 1000
+
+
 # Files
 
 
@@ -278,6 +577,45 @@ def test_what_was_saved_is_read(tmp_path, zipped):
     found = weights.read(tmp_path / "net.pt")
     assert list(found) == list(saved)
     assert same(saved, found) == set(saved)
+
+
+def test_a_safetensors_file_is_read_in_the_order_of_its_names(tmp_path):
+    path, net = tmp_path / "net.safetensors", ours()
+    saved = net.state_dict()
+    safetensors.torch.save_file(saved, path, metadata={"format": "pt"})
+    found = weights.read(path)
+    assert list(found) == sorted(saved)
+    path.write_bytes(b"")  # what was read does not lie in the file any more
+    assert same(saved, found) == set(saved)
+    other = ours()
+    assert weights.load(other, found) == []
+    assert same(saved, other.state_dict()) == set(saved)
+
+
+def test_a_safetensors_file_of_torchvision_gives_its_logits(tmp_path, published, state):
+    path = tmp_path / "net"  # the content tells, not the name
+    safetensors.torch.save_file(state, path)
+    images = torch.randn(2, 3, 64, 79)
+    for given in (weights.read(path), safetensors.torch.load_file(path)):
+        net = ours()
+        assert weights.load(net, given) == []
+        assert torch.equal(logits(net, images), logits(published, images))
+
+
+@pytest.mark.parametrize("keep", [0, 8, 9, 100, 3000, -1])
+def test_a_safetensors_file_that_is_cut_off_is_refused(tmp_path, keep):
+    path = tmp_path / "net.safetensors"
+    path.write_bytes(safetensors.torch.save({"weight": torch.ones(1000)})[:keep])
+    assert_refused(path, "cut off")
+
+
+def test_tensors_that_share_memory_are_read(tmp_path):
+    weight = torch.rand(3, 3)
+    torch.save({"a.weight": weight, "b.weight": weight}, tmp_path / "net.pt")
+    net = layers(a=(3, 3), b=(3, 3))
+    weights.load(net, weights.read(tmp_path / "net.pt"))
+    assert torch.equal(net.a.weight, weight)
+    assert torch.equal(net.b.weight, weight)
 
 
 @pytest.mark.parametrize("keep", [0, 1, 10, 1000, 0.5, -1])

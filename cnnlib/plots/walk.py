@@ -150,6 +150,10 @@ def conv_walk(input, kernel, stride=1, padding=0, dilation=1):
             be read.
     """
     input, kernel = _matrix("input", input), _matrix("kernel", kernel)
+    if isinstance(padding, str):
+        raise ValueError(
+            f"padding={padding!r} must be a number of zeros, or a pair: try padding=0 for 'valid'"
+        )
     output_size = conv_size(input.shape, kernel.shape, stride, padding, dilation)
     title = f"Convolution: stride {stride}, padding {padding}, dilation {dilation}"
     stride, padding, dilation = _pair(stride), _pair(padding), _pair(dilation)
