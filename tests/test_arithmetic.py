@@ -411,7 +411,7 @@ REFUSALS = [
     ),
     (
         lambda: conv_size(np.int64(-4), 3),
-        "size=np.int64(-4) must be a whole number, 1 or more: try size=1",
+        f"size={np.int64(-4)!r} must be a whole number, 1 or more: try size=1",
     ),
     (
         lambda: pool_size(28, 2, 2, True),

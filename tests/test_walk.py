@@ -396,6 +396,10 @@ def test_player_without_its_script_says_what_to_do():
         (lambda: plots.conv_walk(SQUARE, SMALL).frame(4), "index=4 must be one of the steps 0"),
         (lambda: plots.conv_walk(SQUARE, SMALL).frame(-1), "index=-1 must be one of the steps"),
         (lambda: plots.conv_walk(SQUARE, SMALL).strip(0), "columns=0 must be at least 1"),
+        (
+            lambda: plots.conv_walk(np.ones((4, 4)), np.ones((3, 3)), padding="same"),
+            "padding='same' must be a number of zeros",
+        ),
     ],
 )
 def test_refusals(make, message):
