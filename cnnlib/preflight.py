@@ -12,8 +12,7 @@ from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cnnlib.engine import has_hooks
-from cnnlib.trace import _copy_network as copy_network
-from cnnlib.trace import trace
+from cnnlib.trace import copy_network, trace
 
 
 def initialise_lazy(net, images):

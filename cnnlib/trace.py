@@ -1,24 +1,32 @@
 """The per-layer shape trace of any network: shapes, parameters, multiplications, receptive fields.
 
 `trace` runs a copy of the network once, on tensors that have a shape but no memory, and writes down
-each layer as it is called. Torch's own FlopCounterMode counts the multiplications.
+each layer as it is called. Torch's own FlopCounterMode counts the multiplications, with formulas
+added for operations that it does not know. What nobody has a formula for is shown as "?".
 """
 
 import copy
 import dataclasses
+import inspect
 import math
-from contextlib import contextmanager, nullcontext
+import re
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from html import escape
 from itertools import chain
+from numbers import Integral
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import (
+    register_module_forward_hook,
+    register_module_forward_pre_hook,
+)
 from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from cnnlib.fields import ReceptiveFields
 
@@ -34,7 +42,8 @@ class Row:
         kind: the class of the layer.
         output_shape: without the batch; None if the layer was never called.
         params: learnable numbers, counted in the call that is the first to use them.
-        macs: multiply-accumulates for one image.
+        macs: multiply-accumulates of convolutions and matrix products for one image; None if an
+            operation does such work and has no formula.
         receptive_field: pixels that one output can see, padding included: the side of a square,
             else (height, width); None if it cannot be told.
     """
@@ -43,41 +52,47 @@ class Row:
     kind: str
     output_shape: tuple[int, ...] | None
     params: int
-    macs: int
+    macs: int | None
     receptive_field: int | tuple[int, int] | None
 
 
 @dataclass(frozen=True, repr=False)
 class Trace:
-    """The rows of a network in the order of its calls, shown as a table."""
+    """The rows of a network in the order of its calls, shown as a table.
+
+    Args:
+        kind: the class of the network.
+        input_shape: (channels, height, width) of the image.
+        rows: one for each call that is shown.
+        total_macs: the multiply-accumulates for one image, as far as they are known.
+        notes: sentences below the table, about what it cannot tell.
+    """
 
     kind: str
     input_shape: tuple[int, int, int]
     rows: tuple[Row, ...]
+    total_macs: int
+    notes: tuple[str, ...] = ()
 
     @property
     def total_params(self):
         """The parameters of the network, each counted once."""
         return sum(row.params for row in self.rows)
 
-    @property
-    def total_macs(self):
-        """The multiply-accumulates of the network for one image."""
-        return sum(row.macs for row in self.rows)
-
     def __repr__(self):
         table = [_HEADINGS, *map(_cells, self.rows), self._total_cells()]
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         head, *body, total = [_text_line(cells, widths) for cells in table]
         rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
-        return "\n".join([self._title(), "", head, rule, *body, rule, total])
+        notes = ["", *self.notes] if self.notes else []
+        return "\n".join([self._title(), "", head, rule, *body, rule, total, *notes])
 
     def _repr_html_(self):
         lines = [
             _html_line(
                 _cells(row),
                 _html_bar(row.params, [other.params for other in self.rows], _PARAMS_COLOUR),
-                _html_bar(row.macs, [other.macs for other in self.rows], _MACS_COLOUR),
+                _html_bar(row.macs or 0, [other.macs or 0 for other in self.rows], _MACS_COLOUR),
             )
             for row in self.rows
         ]
@@ -89,6 +104,7 @@ class Trace:
                 "</tbody><tfoot>",
                 _html_line(self._total_cells(), tag="th"),
                 "</tfoot></table>",
+                *(f"<p>{escape(note)}</p>" for note in self.notes),
             ]
         )
 
@@ -115,7 +131,7 @@ def _cells(row):
         row.kind,
         "not called" if row.output_shape is None else _shape_text(row.output_shape),
         f"{row.params:,}",
-        f"{row.macs:,}",
+        "?" if row.macs is None else f"{row.macs:,}",
         "-" if side is None else _shape_text(side if isinstance(side, tuple) else [side]),
     ]
 
@@ -154,7 +170,11 @@ def trace(net, input_shape, depth=None):
     """Run a copy of the network on one image, in eval mode, and return its Trace.
 
     The copy lives on the meta device, where tensors have a shape and no memory. A network that
-    asks for the numbers (`if x.sum() > 0`) is run once more, on its own device.
+    asks for the numbers (`if x.sum() > 0`) is run once more, on its own device. So is a scripted
+    module, whose weights cannot be moved; it is one row, as nobody sees its inner calls.
+
+    MACs are those of convolutions and matrix products; everything else is free. What the trace
+    cannot tell, it shows as "?" or "-", and a note below the table names the operation.
 
     Args:
         net: any nn.Module that takes a batch of images.
@@ -167,7 +187,8 @@ def trace(net, input_shape, depth=None):
             layer, what it got and wanted, and what ran before it.
     """
     _check_arguments(net, input_shape, depth)
-    for device in ("meta", None):
+    scripted = any(isinstance(module, torch.jit.ScriptModule) for module in net.modules())
+    for device in (None,) if scripted else ("meta", None):
         recorder = _Recorder()
         try:
             root = recorder.run(net, input_shape, device)
@@ -175,17 +196,30 @@ def trace(net, input_shape, depth=None):
             if device == "meta" and _needs_memory(error):
                 continue
             raise ValueError(recorder.explain(error)) from error
-        rows = tuple(_rows(root, depth or math.inf))
-        return Trace(type(net).__name__, tuple(input_shape), rows)
+        entries = list(_rows(root, depth or math.inf))
+        return Trace(
+            _kind(net),
+            tuple(map(int, input_shape)),
+            rows=tuple(row for row, _ in entries),
+            total_macs=sum(call.flops for call in root) // 2,
+            notes=tuple(_notes(root, entries)),
+        )
 
 
 def _check_arguments(net, input_shape, depth):
     if not isinstance(net, nn.Module):
-        raise ValueError(f"net={net!r} must be an nn.Module: build the network, then pass it")
-    if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3:
+        name = getattr(net, "__name__", "it")
+        remedy = f": {name}(...) builds one, pass that" if callable(net) else ""
         raise ValueError(
-            f"input_shape={input_shape!r} must be (channels, height, width), with the channels and "
-            "without the batch: try (1, 28, 28)"
+            f"net={net!r} must be an nn.Module: build the network, then pass it{remedy}"
+        )
+    if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3:
+        text = repr(input_shape)
+        if hasattr(input_shape, "shape"):
+            text = f"<{type(input_shape).__name__} of shape {tuple(input_shape.shape)}>"
+        raise ValueError(
+            f"input_shape={text} must be (channels, height, width), with the channels and "
+            f"without the batch: try {_likely_shape(input_shape)}"
         )
     for name, value in zip(("channels", "height", "width"), input_shape, strict=True):
         if not _is_positive(value):
@@ -200,7 +234,17 @@ def _check_arguments(net, input_shape, depth):
 
 
 def _is_positive(value):
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    return isinstance(value, Integral) and not isinstance(value, bool) and value >= 1
+
+
+def _likely_shape(value):
+    """Guess the shape of one image from a batch, its shape, or a size without channels."""
+    shape = tuple(getattr(value, "shape", value if isinstance(value, (tuple, list)) else ()))
+    if _is_positive(value):
+        shape = (value, value)
+    if not 2 <= len(shape) <= 4 or not all(map(_is_positive, shape)):
+        return (1, 28, 28)
+    return tuple(map(int, (1, *shape)[-3:]))
 
 
 def _needs_memory(error):
@@ -208,12 +252,18 @@ def _needs_memory(error):
     return isinstance(error, NotImplementedError) or "meta" in str(error)
 
 
-def _copy_network(net, device):
+def copy_network(net, device):
     """Copy a network, with its tensors on another device; None keeps them on their own."""
     copies = {}
     for module in net.modules():
         for tensor in tree_leaves(vars(module)):
-            if isinstance(tensor, Tensor) and not is_lazy(tensor):
+            if is_lazy(tensor):
+                copies[id(tensor)] = type(tensor)(
+                    requires_grad=tensor.requires_grad,
+                    device=device or tensor.device,
+                    dtype=tensor.dtype,
+                )
+            elif isinstance(tensor, Tensor):
                 twin = tensor.detach().to(device or tensor.device, copy=True)
                 if isinstance(tensor, nn.Parameter):
                     twin = nn.Parameter(twin, tensor.requires_grad)
@@ -251,9 +301,12 @@ class _Call:
     input_shapes: list = dataclasses.field(default_factory=list)
     calls: list = dataclasses.field(default_factory=list)
     params: list = dataclasses.field(default_factory=list)
+    foreign_params: list = dataclasses.field(default_factory=list)
     flops: int = 0
+    uncounted: list = dataclasses.field(default_factory=list)
     output_shape: tuple | None = None
     receptive_field: int | tuple | None = None
+    field_lost_by: str | None = None
 
     def __iter__(self):
         """Yield this call and all calls inside it."""
@@ -262,21 +315,180 @@ class _Call:
             yield from call
 
     def __str__(self):
-        return f"{self.name or 'the network'} ({type(self.module).__name__})"
+        return f"{self.name or 'the network'} ({_kind(self.module)})"
+
+
+def _kind(module):
+    """Return the class of a module, also of one that torch.jit has compiled."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return module.original_name
+    return type(module).__name__
 
 
 def _rows(call, depth):
-    """Yield the rows of a call; last, in a row of its own, what its forward did outside layers."""
+    """Yield the rows of a call, each with the calls that it stands for.
+
+    What the forward of the call did outside layers has a row of its own, the last one.
+    """
     whole = depth == 0 or not call.calls
     if not whole:
         for inner in call.calls:
             yield from _rows(inner, depth - 1)
     counted = list(call) if whole else [call]
-    params = sum(param.numel() for part in counted for param in part.params)
+    params = [param for part in counted for param in part.params]
     flops = sum(part.flops for part in counted)
-    if whole or params or flops:
-        kind, seen = type(call.module).__name__, call.receptive_field
-        yield Row(call.name, kind, call.output_shape, params, flops // 2, seen)
+    unknown = any(part.uncounted for part in counted)
+    foreign = any(part.foreign_params for part in counted)
+    if whole or params or flops or unknown or foreign:
+        row = Row(
+            name=call.name,
+            kind=_kind(call.module),
+            output_shape=call.output_shape,
+            params=sum(0 if is_lazy(param) else param.numel() for param in params),
+            macs=None if unknown else flops // 2,
+            receptive_field=call.receptive_field,
+        )
+        yield row, counted
+
+
+def _notes(root, entries):
+    """Yield what the table cannot tell, in sentences that name the operation and the layer."""
+    for op in dict.fromkeys(op for call in root for op in call.uncounted):
+        names = [row.name for row, calls in entries if any(op in call.uncounted for call in calls)]
+        yield (
+            f"MACs ? in {_names_text(names)}: {op} has no formula here, so the total leaves it out."
+        )
+    lost_in = {}
+    for row, (call, *_) in entries:
+        if call.field_lost_by:
+            lost_in.setdefault(call.field_lost_by, row.name)
+    for op, name in lost_in.items():
+        yield f"Field - from {_names_text([name])} on: {op} is not followed."
+    if root.output_shape and not root.receptive_field and not root.field_lost_by:
+        yield "Field - of the output: no operations of torch lead from the image to it."
+    for row, calls in entries:
+        if foreign := [param for call in calls for param in call.foreign_params]:
+            numbers = sum(param.numel() for param in foreign)
+            yield (
+                f"{_names_text([row.name])} uses {numbers:,} weights that are no parameters of the "
+                "network, so Params leaves them out and no optimiser sees them: keep layers in "
+                "nn.ModuleList or nn.Sequential, not in a list."
+            )
+
+
+def _names_text(names):
+    names = [name or "(network)" for name in dict.fromkeys(names)]
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+# What counts as multiply-accumulates
+
+
+def _matrix_flops(bias, one, two, **_):
+    return 2 * math.prod(one) * two[-1]
+
+
+def _matrix_vector_flops(bias, matrix, vector, **_):
+    return 2 * math.prod(matrix)
+
+
+def _sequence_flops(x, *weights):
+    """Count what a recurrent layer multiplies: all its matrices, at each step of each sequence."""
+    return 2 * math.prod(x[:-1]) * sum(math.prod(w) for w in weights if len(w) == 2)
+
+
+def _attention_flops(query, key, value, *_, **__):
+    return 2 * math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
+
+
+def _trilinear_flops(one, weight, two, expand_one, expand_weight, expand_two, *_, **__):
+    """Count one multiply-accumulate for every entry of the weight that meets a pair of inputs."""
+    return 2 * math.prod(one[:-1]) * math.prod(weight)
+
+
+aten = torch.ops.aten
+_FORMULAS = {
+    aten.mv: lambda matrix, vector, **_: 2 * math.prod(matrix),
+    **dict.fromkeys([aten.addmv, aten.addmv_], _matrix_vector_flops),
+    aten.dot: lambda one, two, **_: 2 * math.prod(one),
+    aten.vdot: lambda one, two, **_: 2 * math.prod(one),
+    **dict.fromkeys([aten.addbmm, aten.addbmm_, aten.addmm_, aten.baddbmm_], _matrix_flops),
+    aten.addr: lambda bias, one, two, **_: 2 * math.prod(one) * math.prod(two),
+    aten._trilinear: _trilinear_flops,
+    aten.mkldnn_rnn_layer: lambda x, w0, w1, *_, **__: _sequence_flops(x, w0, w1),
+    aten._cudnn_rnn: lambda x, weights, *_, **__: _sequence_flops(x, *weights),
+    aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
+}
+_TORCHVISION_FORMULAS = {
+    "deform_conv2d": lambda x, weight, *_, out_shape, **__: (
+        2 * out_shape[0] * math.prod(out_shape[2:]) * math.prod(weight)
+    ),
+}
+
+
+def _formulas():
+    """Return the formulas for operations that torch's counter does not know."""
+    known = {op: formula for op, formula in _FORMULAS.items() if op not in flop_registry}
+    for name, formula in _TORCHVISION_FORMULAS.items():
+        if hasattr(torch.ops.torchvision, name):  # torchvision has been imported
+            known[getattr(torch.ops.torchvision, name)] = formula
+    return known
+
+
+# Words in the names of aten's operations that multiply matrices, convolve or solve equations. All
+# its other operations are free by the course's convention: elementwise ones, sums and other
+# reductions, pooling, norms, softmax, interpolation, and whatever only moves values.
+_WORDS_OF_PRODUCTS = {
+    *("mm", "addmm", "baddbmm", "addbmm", "bmm", "sspaddmm", "hspmm", "matmul"),
+    *("mv", "addmv", "dot", "vdot", "linear", "bilinear", "conv", "convolution", "attention"),
+    *("transformer", "lstm", "gru", "rnn", "fft", "linalg", "cholesky", "solve", "spsolve"),
+    *("cdist", "pdist", "euclidean", "geqrf", "ormqr"),
+}
+_FREE_IN_SPITE_OF_THE_NAME = {
+    *(
+        "linalg_vector_norm",
+        "linalg__powsum",
+        "linalg_cross",
+        "_linalg_check_errors",
+        "fft_fftfreq",
+        "fft_rfftfreq",
+    ),
+    *("_thnn_fused_lstm_cell", "_thnn_fused_gru_cell"),  # what comes after the matrix products
+}
+_FREE_IN_TORCHVISION = {"nms", "roi_align", "roi_pool", "ps_roi_align", "ps_roi_pool"}
+
+
+def _has_unknown_macs(op):
+    """Tell whether an operation without a formula may multiply matrices."""
+    namespace, name = op._schema.name.split("::")
+    if torch.Tag.pointwise in op.tags or name in _FREE_IN_SPITE_OF_THE_NAME:
+        return False
+    if namespace in ("aten", "prim", "prims"):
+        words = set(re.split(r"[_\d]+d?", name))
+        return not words.isdisjoint(_WORDS_OF_PRODUCTS) and "upsample" not in words
+    return not (namespace == "torchvision" and name in _FREE_IN_TORCHVISION)
+
+
+class _OneModule(nullcontext):
+    """Stands for the counter's own record of module calls, which fails on some parameters."""
+
+    parents = ("Global",)
+
+
+class _Uncounted(TorchDispatchMode):
+    """Reports the operations that torch's counter passes on without a formula."""
+
+    def __init__(self, formulas, report):
+        super().__init__()
+        self.formulas, self.report = formulas, report
+
+    def __torch_dispatch__(self, op, types, args=(), kwargs=None):
+        if op.overloadpacket not in self.formulas and _has_unknown_macs(op):
+            self.report(str(op.overloadpacket))
+        return op(*args, **(kwargs or {}))
+
+
+# One pass
 
 
 class _Recorder(TorchDispatchMode):
@@ -286,28 +498,59 @@ class _Recorder(TorchDispatchMode):
         super().__init__()
         self.running = []
         self.unused_params = {}
+        self.own_params = set()
         self.fields = None
-        self.flop_counter = FlopCounterMode(display=False)
+        formulas = _formulas()
+        self.flop_counter = FlopCounterMode(display=False, custom_mapping=formulas)
+        self.flop_counter.mod_tracker = _OneModule()
+        self.uncounted = _Uncounted({**flop_registry, **formulas}, self._book_uncounted)
         self.booked_flops = 0
 
     @torch.inference_mode(False)  # in inference mode operations arrive in larger pieces
     def run(self, net, input_shape, device):
         """Run a copy of the network on one image and return the call of the network."""
-        net = _copy_network(net, device).eval()
+        net = copy_network(net, device).eval()
         image = _blank_image(net, input_shape, device)
         self.unused_params = {id(param): param for param in net.parameters()}
+        self.own_params = set(self.unused_params)
         self.fields = ReceptiveFields(image)
         root = _Call("", net, [tuple(image.shape)])
         self.running.append(root)
+        scripted = {}
         for name, module in net.named_modules():
-            if module is not net:
+            if isinstance(module, torch.jit.ScriptModule):
+                scripted[module] = name
+            elif module is not net:
                 enter = partial(self._enter, name)
                 module.register_forward_pre_hook(enter, prepend=True, with_kwargs=True)
                 module.register_forward_hook(self._leave)
-        with _isolated(net, device), self.flop_counter, self.fields, self:
+        scripted.pop(net, None)
+        modes = (self.uncounted, self.flop_counter, self.fields, self)
+        with ExitStack() as stack:
+            for context in (_isolated(net, device), self._following(scripted), *modes):
+                stack.enter_context(context)
             self._leave(net, (image,), net(image))
         self._add_unused_params(root)
         return root
+
+    @contextmanager
+    def _following(self, scripted):
+        """Enter and leave scripted modules by hooks on all modules; they take none of their own."""
+
+        def enter(module, args):
+            if module in scripted:
+                self._enter(scripted[module], module, args, {})
+
+        def leave(module, args, output):
+            if module in scripted:
+                self._leave(module, args, output)
+
+        hooks = [register_module_forward_pre_hook(enter), register_module_forward_hook(leave)]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
 
     def _enter(self, name, module, args, kwargs):
         self._book_flops()
@@ -324,19 +567,29 @@ class _Recorder(TorchDispatchMode):
         outputs = [x for x in tree_leaves(output) if isinstance(x, Tensor)]
         shape = tuple(outputs[0].shape) if outputs else ()
         call.output_shape = shape[1:] if shape[:1] == (1,) else shape
-        call.receptive_field = self.fields.of(outputs[0]) if outputs else None
+        if outputs:
+            call.receptive_field = self.fields.of(outputs[0])
+            call.field_lost_by = self.fields.lost_by(outputs[0])
 
     def _book_flops(self):
         flops = self.flop_counter.get_total_flops()
         self.running[-1].flops += flops - self.booked_flops
         self.booked_flops = flops
 
+    def _book_uncounted(self, op):
+        self.running[-1].uncounted.append(op)
+
     def __torch_dispatch__(self, op, types, args=(), kwargs=None):
         """Run an operation and book the parameters that it is the first to use."""
-        if op is torch.ops.aten.convolution.default:
-            _check_channels(*args)
+        if op is aten.convolution.default:
+            _check_convolution(*args)
         inputs = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
-        self.running[-1].params += self._claim(inputs)
+        call = self.running[-1]
+        call.params += self._claim(inputs)
+        for x in inputs:
+            if isinstance(x, nn.Parameter) and id(x) not in self.own_params:
+                self.own_params.add(id(x))  # it is booked once
+                call.foreign_params.append(x)
         return op(*args, **(kwargs or {}))
 
     def _claim(self, tensors):
@@ -359,7 +612,8 @@ class _Recorder(TorchDispatchMode):
 
     def explain(self, error):
         """Say which layer failed, what it got and wanted, and what ran before it."""
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        reason = lines[-1 if "TorchScript" in lines[0] else 0]
         if not self.running:
             return (
                 f"trace runs a copy of the network, and copy.deepcopy could not make it: {reason}"
@@ -368,25 +622,77 @@ class _Recorder(TorchDispatchMode):
         ran = [done for done in root if not done.calls and done.output_shape is not None]
         before = [f"{done} -> {_shape_text(done.output_shape)}" for done in ran[-3:]]
         return (
-            f"{call} got {', '.join(map(str, call.input_shapes))}{_mismatch(call)}.\n"
+            f"{call} got {', '.join(map(str, call.input_shapes))}{_hint(call, root, error)}.\n"
             f"Ran before it: {', '.join(before) or 'nothing'}.\n"
             f"The error: {reason}"
         )
 
 
-def _check_channels(x, weight, bias, stride, padding, dilation, transposed, output_pad, groups):
-    """Refuse a wrong number of channels, which on the meta device some convolutions take."""
+def _check_convolution(x, weight, bias, stride, padding, dilation, transposed, out_pad, groups):
+    """Refuse what some convolutions take on the meta device, or what torch words differently."""
     wanted = weight.shape[0] if transposed else weight.shape[1] * groups
     if x.shape[1] != wanted:
         raise RuntimeError(f"the weight takes {wanted} channels, the input has {x.shape[1]}")
+    if not transposed:
+        rank = weight.ndim - 2
+        pads, rates = list(padding) * rank, list(dilation) * rank
+        kernel = [rate * (k - 1) + 1 for k, rate in zip(weight.shape[2:], rates, strict=False)]
+        room = [size + 2 * pad for size, pad in zip(x.shape[2:], pads, strict=False)]
+        if any(k > size for k, size in zip(kernel, room, strict=True)):
+            raise RuntimeError(
+                f"the kernel covers {_shape_text(kernel)} places, the padded input has only "
+                f"{_shape_text(room)}"
+            )
 
 
-def _mismatch(call):
-    """Say which channel argument of a layer does not fit its input, and how to mend it."""
+def _hint(call, root, error):
+    """Say what a layer wants instead of its input, and how to mend it."""
     shape = call.input_shapes[0] if call.input_shapes else ()
+    if call is root and not call.calls and isinstance(error, TypeError):
+        names = _required_inputs(call.module)
+        if len(names) != 1:
+            return (
+                f" but its forward takes {len(names)} inputs ({', '.join(names)}), and trace "
+                "passes one image: trace a module that takes the image and makes the other inputs"
+            )
+    if isinstance(call.module, (nn.ModuleList, nn.ModuleDict)):
+        return ", and has no forward: nn.Sequential calls its layers, or call them one by one"
+    if any(name != "parametrizations" for name, _ in call.module.named_children()):
+        return ""  # in a module of modules, a number of such a name may mean anything
     arguments = {"in_channels": 1, "num_features": 1, "num_channels": 1, "in_features": -1}
     for name, dim in arguments.items():
         wanted = getattr(call.module, name, None)
         if wanted is not None and len(shape) > 1 and shape[dim] != wanted:
-            return f" but wants {name}={wanted}: set {name}={shape[dim]}, or give it {wanted}"
+            return f" but wants {_remedy(name, wanted, shape, dim, root.input_shapes[0])}"
     return ""
+
+
+def _remedy(name, wanted, shape, dim, image_shape):
+    """Say which number of channels or features a layer wants, and the likeliest way to it."""
+    wants = f"{name}={wanted}"
+    if len(shape) == 4 and shape == image_shape and shape[-1] == wanted and dim == 1:
+        _, height, width, channels = shape
+        return (
+            f"{wants}: the channels stand last in input_shape, try ({channels}, {height}, {width})"
+        )
+    if len(shape) == 2 and dim == 1 and name == "in_channels":
+        return f"a map, (1, {wanted}, height, width): a Flatten or a Linear comes too early"
+    if len(shape) == 4 and name == "in_features":
+        size = math.prod(shape[1:])
+        if wanted == size:
+            return f"{wants}, which is {_product_text(shape[1:])}: put nn.Flatten() before it"
+        if wanted == shape[1]:
+            return f"{wants}, the channels: pool to 1x1 and put nn.Flatten() before it"
+        return f"{wants}: put nn.Flatten() before it and set in_features={size}"
+    return f"{wants}: set {name}={shape[dim]}, or give it {wanted}"
+
+
+def _product_text(sizes):
+    return "*".join(map(str, sizes))
+
+
+def _required_inputs(module):
+    """Return the names of the inputs that a forward cannot do without."""
+    parameters = inspect.signature(module.forward).parameters.values()
+    optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [p.name for p in parameters if p.default is p.empty and p.kind not in optional]
