@@ -344,19 +344,15 @@ def can_be_recorded(net, optimizer):
     The optimiser must read its learning rate on the device, which the fused ones do (Adam also
     needs capturable=True). A hook is Python, and a replay would skip it.
     """
-    return not has_hooks(net) and all(
-        group.get("fused") and group.get("capturable", True) for group in optimizer.param_groups
-    )
-
-
-def has_hooks(net):
-    """Return whether a module of the network calls functions of its user."""
-    return any(
+    hooked = any(
         module._forward_hooks
         or module._forward_pre_hooks
         or module._backward_hooks
         or module._backward_pre_hooks
         for module in net.modules()
+    )
+    return not hooked and all(
+        group.get("fused") and group.get("capturable", True) for group in optimizer.param_groups
     )
 
 

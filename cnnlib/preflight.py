@@ -10,8 +10,8 @@ from itertools import chain
 import torch
 from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
 
-from cnnlib.engine import has_hooks
 from cnnlib.trace import copy_network, trace
 
 
@@ -39,9 +39,6 @@ def initialise_lazy(net, images):
 def check_network(net, data, run):
     """Refuse a network that cannot train on the data, and choose how its images lie in memory.
 
-    A network that runs Python in hooks, is compiled, or asks for numbers in its forward pass is
-    not looked at.
-
     Args:
         net: A network without lazy layers.
         data: A `Data`.
@@ -51,30 +48,62 @@ def check_network(net, data, run):
         The Engine for this network, as `suited` returns it.
 
     Raises:
-        ValueError: The network does not take the images, gives fewer scores than there are classes,
-            or normalises a last batch of one image.
+        ValueError: The network has nothing to train or is not of float32, does not take the images,
+            gives scores that do not fit the labels, or normalises a last batch of one image.
     """
-    run, scores = suited(net, data.shape, run)
-    if scores is None:
-        return run
-    largest = int(data.train.labels.max())
-    if scores.ndim < 2 or scores.shape[1] <= largest:
-        given = "no score" if scores.ndim < 2 else f"{scores.shape[1]} scores"
+    weights = list(net.parameters())
+    if not any(weight.requires_grad for weight in weights):
         raise ValueError(
-            f"net={type(net).__name__} gives {given} for each image, and the labels go up to "
-            f"{largest}: build it with num_classes={largest + 1}"
+            f"net={type(net).__name__} has no weights to train: give it a layer with weights, or "
+            "set requires_grad_(True)"
         )
+    if other := {weight.dtype for weight in weights} - {torch.float32}:
+        raise ValueError(
+            f"net={type(net).__name__} must have weights of float32, and some are of "
+            f"{other.pop()}: try net.float(), and precision='bf16' for speed"
+        )
+    run, scores = suited(net, data.shape, run)
+    check_scores(net, scores, data.train.labels)
     count, batch_size = len(data.train.labels), data.train.batch_size
-    if run.processes == 1 and 1 in (count % batch_size, batch_size):
+    if scores is not None and run.processes == 1 and 1 in (count % batch_size, batch_size):
         refuse_one_image(net, data.shape, count, batch_size, run)
     return run
+
+
+def check_scores(net, scores, labels):
+    """Refuse scores that do not fit the labels.
+
+    Args:
+        net: The network, for its name.
+        scores: Those of a batch, or None where nothing could be seen.
+        labels: Class indices (N,), or (N, H, W) with a class for every pixel.
+
+    Raises:
+        ValueError: There are fewer scores than classes, or not one set for each label.
+    """
+    if scores is None:
+        return
+    name, largest = type(net).__name__, int(labels.max())
+    if scores.ndim != labels.ndim + 1 or scores.shape[2:] != labels.shape[1:]:
+        wanted = "x".join(["N", "classes", *map(str, labels.shape[1:])])
+        given = "x".join(["N", *map(str, scores.shape[1:])])
+        raise ValueError(
+            f"net={name} gives scores of the shape {given}, and these labels want {wanted}: change "
+            "its last layers"
+        )
+    if scores.shape[1] <= largest:
+        raise ValueError(
+            f"net={name} gives {scores.shape[1]} scores, and the labels go up to {largest}: build "
+            f"it with num_classes={largest + 1}"
+        )
 
 
 def suited(net, shape, run):
     """Rehearse a forward pass in training, and find the memory format that the network takes.
 
     `x.view(x.size(0), -1)` in a forward pass refuses maps whose channels lie side by side. A
-    network that does so gets its images in the order that it expects.
+    network that does so gets its images in the order that it expects; so does one that asks for
+    numbers, which has none here.
 
     Args:
         net: A network.
@@ -88,22 +117,24 @@ def suited(net, shape, run):
     Raises:
         ValueError: The network does not take such images; the message names the layer.
     """
-    if has_hooks(net) or any(module._compiled_call_impl for module in net.modules()):
-        return run, None
+    contiguous = replace(run, memory_format=torch.contiguous_format)
     try:
         return run, rehearse(net, 2, shape, run.memory_format)
     except Exception as error:
-        if "view size is not compatible" in str(error) and run.memory_format is torch.channels_last:
-            return suited(net, shape, replace(run, memory_format=torch.contiguous_format))
+        if "view size is not compatible" in str(error) and run != contiguous:
+            return suited(net, shape, contiguous)
         if not isinstance(error, NotImplementedError) and "meta" not in str(error):
             trace(net, shape)
-    return run, None
+    return contiguous, None
 
 
 def rehearse(net, images, shape, memory_format):
     """Return the scores of blank images from a copy of the network in training, without memory."""
-    twin = copy_network(net, "meta").train()
-    with torch.no_grad(), torch.device("meta"), ConvolutionsKeep(memory_format):
+    twin = copy_network(getattr(net, "_orig_mod", net), "meta").train()  # not the compiled one
+    for module in twin.modules():
+        module._forward_hooks.clear()  # these are for what is really computed
+        module._forward_pre_hooks.clear()
+    with torch.no_grad(), torch.device("meta"), AllMaps(memory_format):
         outputs = twin(torch.empty(images, *shape))
     scores = outputs[0] if isinstance(outputs, tuple) else outputs
     return scores if isinstance(scores, torch.Tensor) else None
@@ -127,8 +158,12 @@ def refuse_one_image(net, shape, count, batch_size, run):
         ) from error
 
 
-class ConvolutionsKeep(TorchDispatchMode):
-    """Let maps leave a convolution in one memory format, as on a device with memory."""
+class AllMaps(TorchDispatchMode):
+    """Let the maps that leave an operation lie in one memory format.
+
+    Without memory some operations lose the format that they keep on a device. So all are taken to
+    keep it, but for a copy, whose format the network itself asks for.
+    """
 
     def __init__(self, memory_format):
         super().__init__()
@@ -137,6 +172,12 @@ class ConvolutionsKeep(TorchDispatchMode):
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
         """Run one operation."""
         result = operation(*args, **(kwargs or {}))
-        if operation is torch.ops.aten.convolution.default and result.ndim == 4:
-            result = result.contiguous(memory_format=self.memory_format)
-        return result
+        if operation.is_view or operation is torch.ops.aten.clone.default:
+            return result
+        given = {id(x) for x in tree_leaves(args)}  # an operation in place returns its argument
+
+        def reorder(x):
+            maps = isinstance(x, torch.Tensor) and x.ndim == 4 and id(x) not in given
+            return x.contiguous(memory_format=self.memory_format) if maps else x
+
+        return tree_map(reorder, result)

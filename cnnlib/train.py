@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from cnnlib.engine import engine
 from cnnlib.live import Live
-from cnnlib.preflight import check_network, initialise_lazy, suited
+from cnnlib.preflight import check_network, check_scores, initialise_lazy, suited
 
 
 def budget():
@@ -124,7 +124,7 @@ def fit(
         Diverged: The loss became infinite or not a number. This error, and any other that ends
             training, holds the epochs before in its `history`.
     """
-    check_arguments(net, data, epochs, lr, optimizer, schedule, loss)
+    check_arguments(net, data, epochs, lr, optimizer, schedule, loss, checkpoint)
     run = engine(data.device, precision, graph)
     batches = run.to_train(data.train)
     initialise_lazy(net, torch.zeros(1, *data.shape))
@@ -199,7 +199,8 @@ def evaluate(net, batches, loss=None, precision="auto"):
     check_network_kind(net)
     run = engine(batches.device, precision)
     initialise_lazy(net, torch.zeros(1, *batches.shape))
-    run, _ = suited(net, batches.shape, run)
+    run, scores = suited(net, batches.shape, run)
+    check_scores(net, scores, batches.labels)
     return measure(net, batches, loss or F.cross_entropy, run)
 
 
@@ -409,7 +410,7 @@ def save(net, path):
     part.replace(path)
 
 
-def check_arguments(net, data, epochs, lr, optimizer, schedule, loss):
+def check_arguments(net, data, epochs, lr, optimizer, schedule, loss, checkpoint):
     """Refuse what `fit` cannot train with, and say what to type."""
     check_network_kind(net)
     if not all(hasattr(data, name) for name in ("train", "test", "shape", "device")):
@@ -432,6 +433,12 @@ def check_arguments(net, data, epochs, lr, optimizer, schedule, loss):
         if value is not None and (finished or layer_class or not callable(value)):
             given = f"a {type(value).__name__}" if finished else repr(value)
             raise ValueError(f"{name}={given} must be a function {arguments}: try {name}={example}")
+
+    if checkpoint is not None and not Path(checkpoint).parent.is_dir():
+        raise ValueError(
+            f"checkpoint={str(checkpoint)!r} must be a file in a folder that exists: make the "
+            "folder first, or name another"
+        )
 
 
 def check_network_kind(net):

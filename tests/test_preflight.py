@@ -90,8 +90,7 @@ def test_a_network_is_refused_before_it_changes():
     random = torch.get_rng_state()
     with pytest.raises(
         ValueError,
-        match=r"net=Sequential gives 3 scores for each image, and the labels go up to 3: build it "
-        "with num_classes=4",
+        match=r"net=Sequential gives 3 scores, and the labels go up to 3: build it with num_cl",
     ):
         fit(net, ToyData(), 1, 0.05)
     assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
@@ -102,9 +101,27 @@ def test_more_classes_than_labels_are_no_mistake():
     fit(convnet(classes=7), ToyData(), 1, 0.05)
 
 
-def test_one_score_for_a_batch_is_refused():
-    with pytest.raises(ValueError, match=r"gives no score for each image"):
-        fit(nn.Sequential(nn.Flatten(0), nn.Flatten(0)), ToyData(), 1, 0.05)
+@pytest.mark.parametrize(
+    ("net", "message"),
+    [
+        (
+            nn.Conv2d(1, 4, 3),
+            "gives scores of the shape Nx4x2x2, and these labels want Nxclasses: ",
+        ),
+        (nn.Sequential(nn.Linear(4, 4), nn.Flatten(0)), "gives scores of the shape N, and these"),
+        (nn.Flatten(), "net=Flatten has no weights to train"),
+        (make_net().requires_grad_(False), "net=Sequential has no weights to train"),
+        (make_net().double(), r"some are of torch\.float64: try net\.float\(\)"),
+    ],
+)
+def test_other_networks_that_cannot_train_are_refused(net, message):
+    with pytest.raises(ValueError, match=message):
+        fit(net, ToyData(), 1, 0.05)
+
+
+def test_a_checkpoint_has_to_have_a_folder(tmp_path):
+    with pytest.raises(ValueError, match=r"checkpoint='.*x\.pt' must be a file in a folder that"):
+        fit(make_net(), ToyData(), 1, 0.05, checkpoint=tmp_path / "no" / "x.pt")
 
 
 def one_value_a_channel():
@@ -151,10 +168,63 @@ def test_a_network_that_asks_for_numbers_trains():
 
 
 def test_hooks_see_the_training_and_nothing_else():
-    net, calls = make_net(), []
-    net[0].register_forward_hook(lambda module, args, output: calls.append(len(output)))
-    fit(net, ToyData(count=32), 1, 0.05)
+    net, calls = Viewing(), []
+    net.conv.register_forward_hook(lambda module, args, output: calls.append(len(output)))
+    fit(net, ToyData(count=32), 1, 0.05, precision="bf16")
     assert calls == [16, 16, 16, 14]  # two training batches, then 30 test images
+
+
+@pytest.mark.parametrize("wrap", [False, True])
+def test_a_compiled_network_is_looked_at_without_compiling_it(wrap):
+    net = Viewing()
+    if wrap:
+        net = torch.compile(net, backend="eager")
+    else:
+        net.compile(backend="eager")
+    counter = torch._dynamo.utils.counters
+    counter.clear()
+    run, scores = suited(net, (1, 4, 4), engine("cpu", "bf16"))
+    assert run.memory_format is torch.contiguous_format
+    assert scores.shape == (2, 4)
+    assert not counter["stats"]
+
+
+LAYERS = [
+    nn.BatchNorm2d(8), nn.GroupNorm(2, 8), nn.InstanceNorm2d(8), nn.LocalResponseNorm(3),
+    nn.ReLU(), nn.LeakyReLU(), nn.PReLU(), nn.GELU(), nn.Softmax(1), nn.Dropout2d(),
+    nn.MaxPool2d(2), nn.AvgPool2d(2), nn.AdaptiveAvgPool2d(2), nn.AdaptiveMaxPool2d(2),
+    nn.LPPool2d(2, 2), nn.Upsample(scale_factor=2), nn.UpsamplingBilinear2d(scale_factor=2),
+    nn.ZeroPad2d(1), nn.ReflectionPad2d(1), nn.ConvTranspose2d(8, 8, 2), nn.PixelShuffle(2),
+    nn.PixelUnshuffle(2), nn.ChannelShuffle(2), nn.Conv2d(8, 8, 3, groups=8),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: type(layer).__name__)
+def test_any_layer_may_come_before_the_view(layer):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.layer, self.fc = nn.Conv2d(1, 8, 3, padding=1), layer, nn.LazyLinear(4)
+
+        def forward(self, x):
+            x = self.layer(self.conv(x))
+            return self.fc(x.view(x.size(0), -1))
+
+    fit(Net(), ToyData(), 1, 0.05, precision="bf16")
+    torch.manual_seed(0)
+
+
+def test_concatenated_maps_may_be_viewed():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.fc = nn.Conv2d(1, 4, 1), nn.Conv2d(1, 4, 1), nn.Linear(128, 4)
+
+        def forward(self, x):
+            x = torch.cat([self.a(x), self.b(x)], 1)
+            return self.fc(x.view(x.size(0), -1))
+
+    fit(Net(), ToyData(), 1, 0.05, precision="bf16")
 
 
 def test_state_of_the_network_is_that_of_the_training():
@@ -177,7 +247,7 @@ def test_a_class_for_every_pixel():
     for batches in (data.train, data.test):
         batches.labels = torch.randint(3, (len(batches.labels), 4, 4))
     fit(nn.Conv2d(1, 3, 1), data, 1, 0.05)
-    with pytest.raises(ValueError, match=r"gives 2 scores .* go up to 2: build it with num_class"):
+    with pytest.raises(ValueError, match=r"gives 2 scores, .* go up to 2: build it with num_clas"):
         fit(nn.Conv2d(1, 2, 1), data, 1, 0.05)
 
 
@@ -196,6 +266,11 @@ def test_a_tuple_of_outputs_has_its_scores_first():
         return F.cross_entropy(scores, labels)
 
     fit(Pair(), ToyData(), 1, 0.05, loss=loss)
+
+
+def test_evaluate_looks_at_the_scores_too():
+    with pytest.raises(ValueError, match=r"gives 3 scores, and the labels go up to 3"):
+        evaluate(convnet(classes=3), ToyBatches(8, 4, shuffle=False))
 
 
 def test_evaluate_names_the_layer_too():
