@@ -10,7 +10,7 @@ from itertools import chain
 import torch
 from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
 from cnnlib.trace import copy_network, trace
 
@@ -174,10 +174,9 @@ class AllMaps(TorchDispatchMode):
         result = operation(*args, **(kwargs or {}))
         if operation.is_view or operation is torch.ops.aten.clone.default:
             return result
-        given = {id(x) for x in tree_leaves(args)}  # an operation in place returns its argument
 
         def reorder(x):
-            maps = isinstance(x, torch.Tensor) and x.ndim == 4 and id(x) not in given
+            maps = isinstance(x, torch.Tensor) and x.ndim == 4
             return x.contiguous(memory_format=self.memory_format) if maps else x
 
         return tree_map(reorder, result)

@@ -170,6 +170,13 @@ def test_evaluate_by_hand():
     assert not net.training
 
 
+def test_evaluate_takes_the_loss_of_its_caller():
+    data, net = ToyData(), make_net()
+    double = lambda outputs, labels: 2 * F.cross_entropy(outputs, labels)  # noqa: E731
+    plain, twice = (evaluate(net, data.test, loss, "fp32").loss for loss in (None, double))
+    assert twice == pytest.approx(2 * plain)
+
+
 def test_evaluate_takes_a_class_for_every_pixel():
     batches = ToyBatches(5, 2, shuffle=False)
     batches.labels = torch.randint(3, (5, 4, 4), generator=torch.Generator().manual_seed(0))
@@ -467,6 +474,7 @@ def test_nothing_is_read_back_batch_by_batch(monkeypatch):
         (1, 0, "lr=0 must be a finite number above 0: try"),
         (1, math.nan, "lr=nan must be"),
         (1, "0.1", "lr='0.1' must be a finite number above 0: try lr=0.05"),
+        (1, True, "lr=True must be"),
         (1, None, "lr=None must be a finite number"),
     ],
 )
