@@ -64,11 +64,15 @@ def say(message, code):
     return code
 
 
+OPTIONS = ("train", "test", "batch_size", "size", "lr", "epochs", "momentum", "seed", "device")
+
+
 def as_options(message):
     """Return a refusal whose remedy is what one types here: --batch-size 64 for batch_size=64."""
-    said, tries, remedy = message.rpartition("try ")
+    said, tries, remedy = message.rpartition(": try ")
     option = lambda match: f"--{match[1].replace('_', '-')} {match[2]}"  # noqa: E731
-    return said + tries + re.sub(r"\b([a-z_]+)=([\w.]+)", option, remedy)
+    found = rf"\b({'|'.join(OPTIONS)})='?([\w.:-]+)'?"
+    return said + tries + (re.sub(found, option, remedy) if tries else remedy)
 
 
 # The commands. Each returns its text, the same as data for --json, and the exit code.

@@ -71,8 +71,8 @@ class Job:
 def bench(names, against="d2l", rounds=3, epochs=1, batches=None, seed=0, folder="my_results"):
     """Measure networks, and write the table after each of them.
 
-    Rows of other networks from this machine, with the same versions, stay in the file. A file of
-    another machine is left as it is, and the table goes beside it.
+    Rows of other networks from this machine, with the same versions and budget, stay in the file.
+    Any other file is left as it is, and the table goes beside it.
 
     Args:
         names: Names of models.
@@ -102,15 +102,16 @@ def bench(names, against="d2l", rounds=3, epochs=1, batches=None, seed=0, folder
         )
     device = "cuda" if torch.cuda.is_available() else "cpu"
     peaks = {str(dtype).removeprefix("torch."): peak(device, dtype) for dtype in PEAK_TYPES}
-    record = surroundings(device) | {"against": against, "seed": seed, "flops_per_second": peaks}
+    budget = {"epochs": epochs, "batches": batches, "seed": seed}
+    record = surroundings(device) | {"against": against, **budget, "flops_per_second": peaks}
     path, old = None, {}
     if folder is not None:
-        path, old = resume(Path(folder) / f"bench_{against}_{device}.json", record)
-    record["rows"] = [row for row in old.get("rows", []) if row["model"] not in names]
+        path, old = resume(Path(folder) / f"bench_{against}_{device}.json", record, **budget)
+    record["rows"] = old.get("rows", [])
     for name in names:
         job = make_job(name, epochs, batches, seed, device)
         row = compare(job, against, rounds, max(peaks.values()))
-        record["rows"].append(row)
+        record["rows"] = [other for other in record["rows"] if other["model"] != name] + [row]
         print(line(row))
         if path is not None:
             write_json(path, record)
@@ -139,16 +140,18 @@ def resume(path, about, **settings):
         if not path.exists():
             return path, {}
         old = read_json(path)
-        if is_of(about, old.get("about", old)) and settings.items() <= old.items():
+        if isinstance(old, dict) and is_of(about, old) and settings.items() <= old.items():
             return path, old
         path = path.with_stem(f"{path.stem.removesuffix(f'-{number - 1}')}-{number}")
 
 
-def is_of(about, there):
+def is_of(about, old):
     """Return whether a measurement was made on this machine, with these versions and precision."""
+    there = old.get("about", old)
+    hardware = there.get("hardware", {})
     return (
-        all(there["hardware"][key] == about["hardware"][key] for key in MACHINE)
-        and there["versions"] == about["versions"]
+        all(hardware.get(key) == about["hardware"][key] for key in MACHINE)
+        and there.get("versions") == about["versions"]
         and there.get("precision", about["precision"]) == about["precision"]
     )
 

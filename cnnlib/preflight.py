@@ -12,7 +12,7 @@ from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
-from cnnlib.trace import copy_network, trace
+from cnnlib.trace import copy_network, needs_memory, trace
 
 
 def initialise_lazy(net, images):
@@ -36,13 +36,14 @@ def initialise_lazy(net, images):
             raise
 
 
-def check_network(net, data, run):
+def check_network(net, data, run, loss=None):
     """Refuse a network that cannot train on the data, and choose how its images lie in memory.
 
     Args:
         net: A network without lazy layers.
         data: A `Data`.
         run: An Engine.
+        loss: The loss function of the caller, or None.
 
     Returns:
         The Engine for this network, as `suited` returns it.
@@ -62,28 +63,41 @@ def check_network(net, data, run):
             f"net={type(net).__name__} must have weights of float32, and some are of "
             f"{other.pop()}: try net.float(), and precision='bf16' for speed"
         )
-    run, scores = suited(net, data.shape, run)
-    check_scores(net, scores, data.train.labels)
+    run, outputs = suited(net, data.shape, run)
+    check_outputs(net, outputs, data.train.labels, loss)
     count, batch_size = len(data.train.labels), data.train.batch_size
-    if scores is not None and run.processes == 1 and 1 in (count % batch_size, batch_size):
+    if outputs is not None and run.processes == 1 and 1 in (count % batch_size, batch_size):
         refuse_one_image(net, data.shape, count, batch_size, run)
     return run
 
 
-def check_scores(net, scores, labels):
-    """Refuse scores that do not fit the labels.
+def check_outputs(net, outputs, labels, loss=None):
+    """Refuse outputs that are no scores, or do not fit the labels.
 
     Args:
         net: The network, for its name.
-        scores: Those of a batch, or None where nothing could be seen.
+        outputs: What it makes of a batch, or None where nothing could be seen.
         labels: Class indices (N,), or (N, H, W) with a class for every pixel.
+        loss: The loss function of the caller, or None.
 
     Raises:
-        ValueError: There are fewer scores than classes, or not one set for each label.
+        ValueError: They are neither scores nor, for a loss that takes it, a tuple with scores
+            first; there are fewer scores than classes, or not one set of them for each label.
     """
-    if scores is None:
+    if outputs is None:
         return
     name, largest = type(net).__name__, int(labels.max())
+    scores = outputs[0] if isinstance(outputs, tuple) and outputs else outputs
+    if not isinstance(scores, torch.Tensor):
+        raise ValueError(
+            f"net={name} returns a {type(outputs).__name__}, and must return scores, or a tuple "
+            "with the scores first: change its forward, or wrap it in a network that does"
+        )
+    if scores is not outputs and loss is None:
+        raise ValueError(
+            f"net={name} returns a {type(outputs).__name__}, which the cross-entropy does not "
+            "take: try loss=lambda outputs, labels: F.cross_entropy(outputs[0], labels)"
+        )
     if scores.ndim != labels.ndim + 1 or scores.shape[2:] != labels.shape[1:]:
         wanted = "x".join(["N", "classes", *map(str, labels.shape[1:])])
         given = "x".join(["N", *map(str, scores.shape[1:])])
@@ -94,7 +108,7 @@ def check_scores(net, scores, labels):
     if scores.shape[1] <= largest:
         raise ValueError(
             f"net={name} gives {scores.shape[1]} scores, and the labels go up to {largest}: build "
-            f"it with num_classes={largest + 1}"
+            f"it with {largest + 1} classes"
         )
 
 
@@ -111,39 +125,46 @@ def suited(net, shape, run):
         run: An Engine.
 
     Returns:
-        The Engine, in the contiguous format where the network needs it, and the scores of two
-        images, without memory. These are None where nothing could be seen.
+        The Engine, in the contiguous format where the network needs it, and its outputs for two
+        images, without memory. They are None where nothing could be seen.
 
     Raises:
         ValueError: The network does not take such images; the message names the layer.
     """
     contiguous = replace(run, memory_format=torch.contiguous_format)
     try:
-        return run, rehearse(net, 2, shape, run.memory_format)
+        twin = blank_copy(net)
+    except Exception:  # it holds what cannot be copied, such as an open file
+        return contiguous, None
+    try:
+        return run, rehearse(twin, 2, shape, run.memory_format)
     except Exception as error:
         if "view size is not compatible" in str(error) and run != contiguous:
             return suited(net, shape, contiguous)
-        if not isinstance(error, NotImplementedError) and "meta" not in str(error):
+        if not needs_memory(error):
             trace(net, shape)
     return contiguous, None
 
 
-def rehearse(net, images, shape, memory_format):
-    """Return the scores of blank images from a copy of the network in training, without memory."""
+def blank_copy(net):
+    """Return a copy of a network in training, without memory, that calls no hooks."""
     twin = copy_network(getattr(net, "_orig_mod", net), "meta").train()  # not the compiled one
     for module in twin.modules():
         module._forward_hooks.clear()  # these are for what is really computed
         module._forward_pre_hooks.clear()
+    return twin
+
+
+def rehearse(twin, images, shape, memory_format):
+    """Return what a network without memory makes of blank images."""
     with torch.no_grad(), torch.device("meta"), AllMaps(memory_format):
-        outputs = twin(torch.empty(images, *shape))
-    scores = outputs[0] if isinstance(outputs, tuple) else outputs
-    return scores if isinstance(scores, torch.Tensor) else None
+        return twin(torch.empty(images, *shape))
 
 
 def refuse_one_image(net, shape, count, batch_size, run):
     """Refuse a batch of one image where batch normalisation has one value for each channel."""
     try:
-        rehearse(net, 1, shape, run.memory_format)
+        rehearse(blank_copy(net), 1, shape, run.memory_format)
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise

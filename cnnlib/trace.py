@@ -10,6 +10,7 @@ import dataclasses
 import inspect
 import math
 import re
+from collections.abc import Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -193,7 +194,7 @@ def trace(net, input_shape, depth=None):
         try:
             root = recorder.run(net, input_shape, device)
         except Exception as error:
-            if device == "meta" and _needs_memory(error):
+            if device == "meta" and needs_memory(error):
                 continue
             raise ValueError(recorder.explain(error)) from error
         entries = list(_rows(root, depth or math.inf))
@@ -210,8 +211,14 @@ def _check_arguments(net, input_shape, depth):
     if not isinstance(net, nn.Module):
         name = getattr(net, "__name__", "it")
         remedy = f": {name}(...) builds one, pass that" if callable(net) else ""
+        given = f"a {type(net).__name__}" if isinstance(net, Mapping) else repr(net)  # of weights
         raise ValueError(
-            f"net={net!r} must be an nn.Module: build the network, then pass it{remedy}"
+            f"net={given} must be an nn.Module: build the network, then pass it{remedy}"
+        )
+    if not hasattr(net, "_modules"):
+        raise ValueError(
+            f"net={type(net).__name__} must set itself up: try super().__init__() as the first "
+            "line of its __init__"
         )
     if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3:
         text = repr(input_shape)
@@ -247,9 +254,10 @@ def _likely_shape(value):
     return tuple(map(int, (1, *shape)[-3:]))
 
 
-def _needs_memory(error):
+def needs_memory(error):
     """Tell whether an operation failed because its tensors are on the meta device."""
-    return isinstance(error, NotImplementedError) or "meta" in str(error)
+    said = str(error)  # an f-string with a format asks for the number, too
+    return isinstance(error, NotImplementedError) or "meta" in said or "__format__" in said
 
 
 def copy_network(net, device):
@@ -462,6 +470,8 @@ def _has_unknown_macs(op):
     """Tell whether an operation without a formula may multiply matrices."""
     namespace, name = op._schema.name.split("::")
     if torch.Tag.pointwise in op.tags or name in _FREE_IN_SPITE_OF_THE_NAME:
+        return False
+    if namespace == "profiler":  # a mark in a profile; DataParallel sets one, too
         return False
     if namespace in ("aten", "prim", "prims"):
         words = set(re.split(r"[_\d]+d?", name))

@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from cnnlib.engine import engine
 from cnnlib.live import Live
-from cnnlib.preflight import check_network, check_scores, initialise_lazy, suited
+from cnnlib.preflight import check_network, check_outputs, initialise_lazy, suited
 
 
 def budget():
@@ -38,7 +38,11 @@ def sgd(parameters, lr, momentum=0.9):
     """Build the default optimiser: stochastic gradient descent, fused where torch has it."""
     parameters = list(parameters)
     fused = all(p.device.type in ("cpu", "cuda") for p in parameters)
-    return torch.optim.SGD(parameters, lr, momentum, fused=fused)
+    optimizer = torch.optim.SGD(parameters, lr, momentum, fused=fused)
+    if momentum:
+        for p in parameters:  # the fused one wants all of them, and some gradients may come later
+            optimizer.state[p]["momentum_buffer"] = torch.zeros_like(p)
+    return optimizer
 
 
 def adamw(parameters, lr):
@@ -124,11 +128,11 @@ def fit(
         Diverged: The loss became infinite or not a number. This error, and any other that ends
             training, holds the epochs before in its `history`.
     """
-    check_arguments(net, data, epochs, lr, optimizer, schedule, loss, checkpoint)
+    check_arguments(net, data, epochs, lr, optimizer, schedule, loss, seed, checkpoint)
     run = engine(data.device, precision, graph)
     batches = run.to_train(data.train)
     initialise_lazy(net, torch.zeros(1, *data.shape))
-    run = check_network(net, data, run)
+    run = check_network(net, data, run, loss)
     model = run.parallel(run.place(net))
     optimizer = (optimizer or sgd)(net.parameters(), lr)
     schedule = (schedule or constant)(optimizer, epochs * len(batches))
@@ -197,10 +201,17 @@ def evaluate(net, batches, loss=None, precision="auto"):
         ValueError: The network does not take the images.
     """
     check_network_kind(net)
+    if not all(hasattr(batches, name) for name in ("labels", "shape", "device")):
+        has_test = ", such as data.test" if hasattr(batches, "test") else ""
+        raise ValueError(
+            f"batches={type(batches).__name__} must be the batches of a Data{has_test}: "
+            "try batches=fashion_mnist().test"
+        )
+    check_loss(loss)
     run = engine(batches.device, precision)
     initialise_lazy(net, torch.zeros(1, *batches.shape))
-    run, scores = suited(net, batches.shape, run)
-    check_scores(net, scores, batches.labels)
+    run, outputs = suited(net, batches.shape, run)
+    check_outputs(net, outputs, batches.labels, loss or F.cross_entropy)
     return measure(net, batches, loss or F.cross_entropy, run)
 
 
@@ -410,7 +421,7 @@ def save(net, path):
     part.replace(path)
 
 
-def check_arguments(net, data, epochs, lr, optimizer, schedule, loss, checkpoint):
+def check_arguments(net, data, epochs, lr, optimizer, schedule, loss, seed, checkpoint):
     """Refuse what `fit` cannot train with, and say what to type."""
     check_network_kind(net)
     if not all(hasattr(data, name) for name in ("train", "test", "shape", "device")):
@@ -422,22 +433,33 @@ def check_arguments(net, data, epochs, lr, optimizer, schedule, loss, checkpoint
         raise ValueError(f"epochs={epochs!r} must be a whole number of at least 1: try epochs=1")
     if not isinstance(lr, Real) or isinstance(lr, bool) or not 0 < lr < math.inf:
         raise ValueError(f"lr={lr!r} must be a finite number above 0: try lr=0.05")
+    if not isinstance(seed, Integral) or isinstance(seed, bool) or abs(seed) >= 2**62:
+        raise ValueError(f"seed={seed!r} must be a whole number below 2**62: try seed=0")
     functions = {
         "optimizer": (optimizer, torch.optim.Optimizer, "(parameters, lr)", "torch.optim.Adam"),
         "schedule": (schedule, LRScheduler, "(optimizer, steps)", "cnnlib.train.one_cycle"),
-        "loss": (loss, (), "(outputs, labels)", "torch.nn.functional.cross_entropy"),
     }
     for name, (value, instance, arguments, example) in functions.items():
         finished = isinstance(value, instance)  # fit builds it, from the network that it trains
-        layer_class = name == "loss" and isinstance(value, type)
-        if value is not None and (finished or layer_class or not callable(value)):
-            given = f"a {type(value).__name__}" if finished else repr(value)
+        if value is not None and (finished or not callable(value)):
+            given = f"{type(value).__name__}(...)" if finished else repr(value)
             raise ValueError(f"{name}={given} must be a function {arguments}: try {name}={example}")
+    check_loss(loss)
+    if checkpoint is not None:
+        possible = isinstance(checkpoint, str | os.PathLike) and Path(checkpoint).name
+        if not possible or not Path(checkpoint).parent.is_dir() or Path(checkpoint).is_dir():
+            raise ValueError(
+                f"checkpoint={str(checkpoint)!r} must be a file in a folder that exists: make the "
+                "folder first, or name another file"
+            )
 
-    if checkpoint is not None and not Path(checkpoint).parent.is_dir():
+
+def check_loss(loss):
+    """Refuse a loss that cannot be called, or is the class of one."""
+    if loss is not None and (isinstance(loss, type) or not callable(loss)):
         raise ValueError(
-            f"checkpoint={str(checkpoint)!r} must be a file in a folder that exists: make the "
-            "folder first, or name another"
+            f"loss={loss!r} must be a function (outputs, labels): try "
+            "loss=torch.nn.functional.cross_entropy"
         )
 
 

@@ -147,6 +147,25 @@ def test_rows_of_this_machine_stay_and_files_of_another_are_left_alone(loops, tm
     for _ in range(2):
         assert again() == (["lenet"], "bench_strong_cpu-2.json")
     assert path.read_text() == theirs
+    record, beside = bench(["lenet"], "strong", rounds=1, batches=6, seed=7, folder=tmp_path)
+    assert beside.name == "bench_strong_cpu-3.json"  # another budget
+
+
+def test_a_row_stays_until_the_new_one_is_measured(loops, monkeypatch, tmp_path):
+    _, path = bench(["lenet"], "strong", rounds=1, batches=5, folder=tmp_path)
+    before = path.read_text()
+    monkeypatch.setattr(module, "compare", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        bench(["lenet"], "strong", rounds=1, batches=5, folder=tmp_path)
+    assert path.read_text() == before
+
+
+@pytest.mark.parametrize("theirs", ["[]", "{}", '{"rows": []}', '{"hardware": {}}', "3"])
+def test_a_file_of_something_else_is_left_alone(tmp_path, theirs):
+    path = tmp_path / "x.json"
+    path.write_text(theirs)
+    assert module.resume(path, module.surroundings("cpu")) == (tmp_path / "x-2.json", {})
+    assert path.read_text() == theirs
 
 
 @pytest.mark.parametrize(

@@ -123,6 +123,27 @@ def test_a_wrong_call_is_refused_in_one_line(capsys, argv, message):
     assert message in err
 
 
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        (
+            "batch_size=25 must be whole: try batch_size=24",
+            "batch_size=25 must be whole: try --bat",
+        ),
+        ("device='gpu' must be there: try device='cpu'", "device='gpu' must be there: try --devic"),
+        (
+            "height=30 must be a multiple of 16. Try --size 64",
+            "height=30 must be a multiple of 16.",
+        ),
+        ("count=40 must be less: try count=39", "count=40 must be less: try count=39"),
+    ],
+)
+def test_a_remedy_is_what_one_types(message, expected):
+    found = command.as_options(message)
+    assert found.startswith(expected)
+    assert found.count("=") == message.count("=") - ("--" in expected)
+
+
 def test_data_says_where_the_archives_lie(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(command, "fetch", lambda folder: folder)
     code, out, _ = run(capsys, "data", "--root", tmp_path)

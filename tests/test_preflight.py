@@ -1,6 +1,7 @@
 """What fit looks at before the first step: it trains, or says in one sentence what to change."""
 
 import copy
+import threading
 
 import pytest
 import torch
@@ -91,7 +92,7 @@ def test_a_network_is_refused_before_it_changes():
     random = torch.get_rng_state()
     with pytest.raises(
         ValueError,
-        match=r"net=Sequential gives 3 scores, and the labels go up to 3: build it with num_cl",
+        match=r"net=Sequential gives 3 scores, and the labels go up to 3: build it with 4 cl",
     ):
         fit(net, ToyData(), 1, 0.05)
     assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
@@ -120,9 +121,41 @@ def test_other_networks_that_cannot_train_are_refused(net, message):
         fit(net, ToyData(), 1, 0.05)
 
 
-def test_a_checkpoint_has_to_have_a_folder(tmp_path):
-    with pytest.raises(ValueError, match=r"checkpoint='.*x\.pt' must be a file in a folder that"):
-        fit(make_net(), ToyData(), 1, 0.05, checkpoint=tmp_path / "no" / "x.pt")
+@pytest.mark.parametrize("name", ["no/x.pt", ".", "", 3])
+def test_a_checkpoint_has_to_be_a_file_in_a_folder(tmp_path, name):
+    path = tmp_path / name if name in ("no/x.pt", ".") else name
+    with pytest.raises(ValueError, match=r"checkpoint='.*' must be a file in a folder that exists"):
+        fit(make_net(), ToyData(), 1, 0.05, checkpoint=path)
+
+
+class Returns(nn.Module):
+    """Returns what a function makes of its scores."""
+
+    def __init__(self, change):
+        super().__init__()
+        self.fc, self.change = nn.Linear(16, 4), change
+
+    def forward(self, x):
+        return self.change(self.fc(x.flatten(1)))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda y: {"out": y}, "net=Returns returns a dict, and must return scores, or a tuple"),
+        (lambda y: [y], "net=Returns returns a list"),
+        (lambda y: (y, y), "returns a tuple, which the cross-entropy does not take: try loss=lam"),
+    ],
+)
+def test_outputs_that_are_no_scores_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        fit(Returns(change), ToyData(), 1, 0.05)
+
+
+def test_a_network_that_cannot_be_copied_trains():
+    net = Viewing()
+    net.lock = threading.Lock()
+    fit(net, ToyData(), 1, 0.05, precision="bf16")
 
 
 def one_value_a_channel():
@@ -244,7 +277,7 @@ def test_a_class_for_every_pixel():
     for batches in (data.train, data.test):
         batches.labels = torch.randint(3, (len(batches.labels), 4, 4))
     fit(nn.Conv2d(1, 3, 1), data, 1, 0.05)
-    with pytest.raises(ValueError, match=r"gives 2 scores, .* go up to 2: build it with num_clas"):
+    with pytest.raises(ValueError, match=r"gives 2 scores, .* go up to 2: build it with 3 clas"):
         fit(nn.Conv2d(1, 2, 1), data, 1, 0.05)
 
 
@@ -263,6 +296,15 @@ def test_a_tuple_of_outputs_has_its_scores_first():
         return F.cross_entropy(scores, labels)
 
     fit(Pair(), ToyData(), 1, 0.05, loss=loss)
+
+
+def test_evaluate_takes_batches():
+    with pytest.raises(ValueError, match=r"batches=ToyData must be the batches .*such as data\.te"):
+        evaluate(make_net(), ToyData())
+    with pytest.raises(ValueError, match=r"batches=list must be the batches of a Data: try"):
+        evaluate(make_net(), [])
+    with pytest.raises(ValueError, match=r"loss='x' must be a function"):
+        evaluate(make_net(), ToyData().test, "x")
 
 
 def test_evaluate_looks_at_the_scores_too():

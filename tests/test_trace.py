@@ -1131,3 +1131,38 @@ def test_html_of_resnet18_is_of_modest_size():
     table = traced("resnet18")
     assert len(table._repr_html_()) < 30_000
     assert repr(table) == str(table)
+
+
+def test_a_network_that_prints_its_numbers_is_traced():
+    def forward(net, x):
+        x = net.conv(x)
+        assert f"{x.mean():.3f}"
+        return x
+
+    assert trace(Net(forward, conv=conv(1, 2, 3)), (1, 8, 8)).total_macs == 2 * 9 * 36
+
+
+def test_marks_in_a_profile_are_free():
+    def forward(net, x):
+        with torch.profiler.record_function("block"):
+            return net.conv(x)
+
+    table = trace(Net(forward, conv=conv(1, 2, 3)), (1, 8, 8))
+    assert table.total_macs == 2 * 9 * 36
+    assert "?" not in str(table)
+
+
+def test_a_network_that_forgot_to_set_itself_up_is_told_how():
+    class Forgetful(nn.Module):
+        def __init__(self):
+            self.size = 2
+
+    with pytest.raises(ValueError, match=r"net=Forgetful must .*try super\(\)\.__init__\(\)"):
+        trace(Forgetful(), (1, 8, 8))
+
+
+def test_weights_in_place_of_a_network_are_not_printed():
+    weights = nn.Linear(99, 99).state_dict()
+    with pytest.raises(ValueError, match=r"net=an? \w+Dict must be") as refusal:
+        trace(weights, (1, 8, 8))
+    assert len(str(refusal.value)) < 200

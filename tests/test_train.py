@@ -491,15 +491,21 @@ def an_optimizer():
     ("arguments", "message"),
     [
         ({"optimizer": "adam"}, "optimizer='adam' must be a function .*: try optimizer=torch.opt"),
-        ({"optimizer": an_optimizer()}, r"optimizer=a Adam must be a function \(parameters, lr\)"),
+        (
+            {"optimizer": an_optimizer()},
+            r"optimizer=Adam\(\.\.\.\) must be a function \(parameters, lr\)",
+        ),
         (
             {"schedule": torch.optim.lr_scheduler.ConstantLR(an_optimizer())},
-            r"schedule=a ConstantLR must be a function \(optimizer, steps\)",
+            r"schedule=ConstantLR\(\.\.\.\) must be a function \(optimizer, steps\)",
         ),
         ({"loss": nn.CrossEntropyLoss}, r"loss=<class .*CrossEntropyLoss'> must be a function"),
         ({"loss": "mse"}, "loss='mse' must be a function"),
         ({"net": nn.Linear}, r"net=Linear must be a network, not the class of one: try Linear\(\)"),
         ({"net": torch.relu}, "net=<built-in .* must be an nn.Module"),
+        ({"seed": "a"}, "seed='a' must be a whole number below 2\\*\\*62: try seed=0"),
+        ({"seed": None}, "seed=None must be"),
+        ({"seed": 2**70}, "seed=1180591620717411303424 must be"),
         ({"data": [1, 2]}, r"data=list must be a Data.*: try data=fashion_mnist\(\)"),
     ],
 )
@@ -507,6 +513,29 @@ def test_arguments_of_another_kind_are_refused(arguments, message):
     arguments = {"net": make_net(), "data": ToyData(), "epochs": 1, "lr": 0.1} | arguments
     with pytest.raises(ValueError, match=message):
         fit(**arguments)
+
+
+def test_a_gradient_may_come_late():
+    """As with layers that are skipped at random, or unfrozen: the same as torch's plain loop."""
+
+    class Late(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.first, self.late, self.calls = nn.Linear(16, 4), nn.Linear(4, 4), 0
+
+        def forward(self, x):
+            self.calls += self.training
+            x = self.first(x.flatten(1))
+            return x + self.late(x) if self.calls > 3 else x
+
+    data = ToyData()
+    plain = lambda parameters, lr: torch.optim.SGD(parameters, lr, momentum=0.9)  # noqa: E731
+    ours, theirs = (
+        fit(Late(), data, 2, 0.1, optimizer=optimizer, precision="fp32").losses
+        for optimizer in (None, plain)
+    )
+    assert ours == pytest.approx(theirs, rel=1e-5)
 
 
 def test_numbers_of_numpy_are_numbers():
