@@ -6,23 +6,11 @@ import inspect
 import pytest
 import torch
 import torch.nn.functional as F
+from test_trace import Net
 from torch import nn
 
 from cnnlib import models
 from cnnlib.trace import trace
-
-
-class Net(nn.Module):
-    """Layers by name, and a forward that gets them: one-line networks."""
-
-    def __init__(self, forward, **layers):
-        super().__init__()
-        self.steps = forward
-        for name, layer in layers.items():
-            setattr(self, name, layer)
-
-    def forward(self, x):
-        return self.steps(self, x)
 
 
 def support(net, shape):
