@@ -139,12 +139,13 @@ def engine(device, precision="auto", graph=True):
         device: A torch device or its name.
         precision: "bf16", with channels last; "fp32", which leaves all as it is; or "auto": what
             the environment variable CNNLIB_PRECISION says, else bf16 where this machine gains from
-            it, else fp32, with channels last where that gains.
+            it, else fp32; this fp32 has channels last where that gains.
         graph: Whether a step may be recorded as a CUDA graph: on a CUDA device, in one process.
 
     Raises:
         ValueError: The precision, or CNNLIB_PRECISION, is not one of the three.
     """
+    left_to_us = precision == "auto"
     precision = chosen_precision(precision)
     device = torch.device(device)
     rank, processes = 0, 1
@@ -156,10 +157,8 @@ def engine(device, precision="auto", graph=True):
             agreed = torch.tensor(int(pays), device=device)
             distributed.all_reduce(agreed, distributed.ReduceOp.MIN)
             pays = bool(agreed)
-        last = pays or channels_last_pays(device.type)
         precision = "bf16" if pays else "fp32"
-    else:
-        last = precision == "bf16"
+    last = precision == "bf16" or (left_to_us and channels_last_pays(device.type))
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     memory_format = torch.channels_last if last else torch.contiguous_format
     graph = graph and device.type == "cuda" and processes == 1

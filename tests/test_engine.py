@@ -71,6 +71,10 @@ def test_unknown_precision_is_refused():
 def test_the_environment_decides_what_auto_is(monkeypatch, wanted, pays):
     monkeypatch.setattr(module, "bf16_pays", lambda device: pays)
     monkeypatch.setenv("CNNLIB_PRECISION", wanted)
+    monkeypatch.setattr(module, "channels_last_pays", lambda device: True)
+    run = engine("cpu")
+    assert (run.precision, run.memory_format) == (wanted, torch.channels_last)
+    monkeypatch.setattr(module, "channels_last_pays", lambda device: False)
     assert engine("cpu") == engine("cpu", wanted)
     assert engine("cpu", "fp32").precision == "fp32"  # what a caller asks for comes first
     assert engine("cpu", "bf16").precision == "bf16"
