@@ -14,10 +14,11 @@ from pathlib import Path
 
 import torch
 
-from cnnlib import ablation, bench, leaderboard, models
+from cnnlib import models
+from cnnlib.backend import lost_a_process, processes
 from cnnlib.data import fashion_mnist, fashion_scenes
 from cnnlib.data.mnist import COUNTS, UNPACKED_MD5, data_folder, fetch
-from cnnlib.engine import lost_a_process, processes
+from cnnlib.measure import ablation, bench, leaderboard
 from cnnlib.recipes import recipe
 from cnnlib.trace import trace
 from cnnlib.train import Diverged, History, fit, sgd

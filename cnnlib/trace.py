@@ -29,7 +29,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
-from cnnlib.fields import ReceptiveFields
+from cnnlib._receptive_field import ReceptiveFields
 
 # What a reader gets
 

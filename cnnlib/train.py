@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
-from cnnlib.engine import engine
-from cnnlib.live import Live
+from cnnlib.backend import engine
 from cnnlib.preflight import check_network, check_outputs, initialise_lazy, suited
+from cnnlib.progress import Live
 
 
 def budget():

@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from test_main import drawn
 
 from cnnlib import __main__ as command
-from cnnlib import ablation, models
-from cnnlib.ablation import INGREDIENTS, ablate, table, train_best
+from cnnlib import models
 from cnnlib.data import random_crop, random_flip
+from cnnlib.measure import ablation
+from cnnlib.measure.ablation import INGREDIENTS, ablate, table, train_best
 from cnnlib.train import one_cycle
 
 

@@ -16,8 +16,8 @@ from torchvision import transforms
 from torchvision.datasets import FashionMNIST
 
 from cnnlib import __main__ as command
-from cnnlib import bench as module
-from cnnlib.bench import Job, bench, line, started, write_images
+from cnnlib.measure import bench as module
+from cnnlib.measure.bench import Job, bench, line, started, write_images
 from cnnlib.models import lenet
 from cnnlib.train import evaluate
 

@@ -26,7 +26,7 @@ from torchvision.datasets import FashionMNIST
 
 from cnnlib.data import Batches, Data, fashion_mnist, random_crop
 from cnnlib.data import mnist as module
-from cnnlib.data.standin import draw as draw_garments
+from cnnlib.data.synthetic import draw as draw_garments
 
 PER_CLASS = {"train": 12, "t10k": 5}
 

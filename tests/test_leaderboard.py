@@ -12,10 +12,10 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from cnnlib import __main__ as command
-from cnnlib import leaderboard as module
 from cnnlib import models
-from cnnlib.bench import surroundings
-from cnnlib.leaderboard import (
+from cnnlib.measure import leaderboard as module
+from cnnlib.measure.bench import surroundings
+from cnnlib.measure.leaderboard import (
     CLASSIC,
     NETWORKS,
     QUICK,

@@ -11,7 +11,7 @@ import torch
 
 from cnnlib import __main__ as command
 from cnnlib import models
-from cnnlib.data import standin
+from cnnlib.data import synthetic
 from cnnlib.data.mnist import CLASSES, Batches, Data, check_size
 from cnnlib.recipes import RECIPES, recipe
 
@@ -22,7 +22,7 @@ def drawn(size=28, batch_size=16, *, train=40, test=20, device=None, seed=0):
     """What fashion_mnist returns, of drawn garments, in no time."""
     parts = {
         part: Batches(
-            *standin.draw(count, seed), check_size(size), batch_size, part == "train", seed
+            *synthetic.draw(count, seed), check_size(size), batch_size, part == "train", seed
         )
         for part, count in {"train": train, "test": test}.items()
     }

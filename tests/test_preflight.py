@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from test_train import ToyBatches, ToyData, Viewing, make_net
 from torch import nn
 
-from cnnlib.engine import engine
+from cnnlib.backend import engine
 from cnnlib.preflight import suited
 from cnnlib.train import evaluate, fit
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cnnlib import engine, models, train
+from cnnlib import backend, models, train
 from cnnlib.recipes import recipe
 from cnnlib.train import Diverged, History, Metrics, budget, evaluate, fit
 
@@ -219,7 +219,7 @@ def test_a_loss_that_is_no_number_stops_and_says_where(value):
 
 
 def test_divergence_is_seen_between_epochs_when_an_epoch_is_long(monkeypatch):
-    monkeypatch.setattr("cnnlib.live.SECONDS_BETWEEN_LOOKS", 0)
+    monkeypatch.setattr("cnnlib.progress.SECONDS_BETWEEN_LOOKS", 0)
     seen = []
 
     def loss(outputs, labels):
@@ -332,8 +332,8 @@ def small_convnet():
 
 def test_the_fast_path_follows_the_plain_loop_for_50_steps(monkeypatch, measured):
     """Memory format and fused optimiser against the loop written out; 10 of 50 batches are short."""
-    monkeypatch.setattr(engine, "bf16_pays", lambda device: False)
-    monkeypatch.setattr(engine, "channels_last_pays", lambda device: True)
+    monkeypatch.setattr(backend, "bf16_pays", lambda device: False)
+    monkeypatch.setattr(backend, "channels_last_pays", lambda device: True)
     data, ours, theirs = ToyData(), small_convnet(), small_convnet()
     history = fit(ours, data, 10, 0.02)
     assert ours[4].weight.is_contiguous(memory_format=torch.channels_last)
@@ -348,13 +348,13 @@ def test_the_fast_path_follows_the_plain_loop_for_50_steps(monkeypatch, measured
 def test_the_cuda_graph_follows_the_plain_loop_for_50_steps(monkeypatch, precision, slack):
     """Recorded and replayed on the GPU; each epoch ends with a short batch, which runs eagerly."""
     recorded = []
-    record = engine.Recorded.record
+    record = backend.Recorded.record
 
     def spy(self, batch):
         recorded.append(len(batch[1]))
         record(self, batch)
 
-    monkeypatch.setattr(engine.Recorded, "record", spy)
+    monkeypatch.setattr(backend.Recorded, "record", spy)
     data, ours, theirs = ToyData(device="cuda"), small_convnet(), small_convnet().cuda()
     schedule = lambda optimizer, steps: torch.optim.lr_scheduler.LinearLR(  # noqa: E731
         optimizer, 1.0, 0.1, total_iters=steps
@@ -376,7 +376,7 @@ def test_a_loss_that_is_printed_is_never_recorded(monkeypatch):
     def refuse(self, batch):
         raise AssertionError("recorded")
 
-    monkeypatch.setattr(engine.Recorded, "record", refuse)
+    monkeypatch.setattr(backend.Recorded, "record", refuse)
     seen = []
 
     def loss(outputs, labels):
@@ -390,9 +390,9 @@ def test_a_loss_that_is_printed_is_never_recorded(monkeypatch):
 @pytest.mark.cuda
 def test_the_shared_adam_is_recorded(monkeypatch):
     recorded = []
-    record = engine.Recorded.record
+    record = backend.Recorded.record
     monkeypatch.setattr(
-        engine.Recorded, "record", lambda self, batch: (recorded.append(1), record(self, batch))
+        backend.Recorded, "record", lambda self, batch: (recorded.append(1), record(self, batch))
     )
     data = ToyData(device="cuda")
     settings = {"optimizer": train.adamw, "schedule": train.one_cycle, "precision": "fp32"}

@@ -6,9 +6,9 @@ augment   random changes that leave the class of an image
 standin   drawn garments, for a machine that cannot fetch the real ones
 """
 
-from cnnlib.data.augment import random_crop, random_flip
 from cnnlib.data.mnist import Batches, Data, fashion_mnist
 from cnnlib.data.scenes import fashion_scenes, scene_grid
+from cnnlib.data.transforms import random_crop, random_flip
 
 __all__ = [
     "Batches",

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from filelock import FileLock
 from platformdirs import user_cache_path
 
-from cnnlib.data import standin
+from cnnlib.data import synthetic
 
 REAL, STAND_IN = "Fashion-MNIST", "drawn stand-in"
 BANNER = (
@@ -287,7 +287,7 @@ def fashion_mnist(
             chosen = draw_evenly(labels, count, generator)
             images, labels = images[chosen], labels[chosen]
         else:
-            images, labels = standin.draw(count, seed=2 * seed + (part == "test"))
+            images, labels = synthetic.draw(count, seed=2 * seed + (part == "test"))
         shuffle = part == "train"
         batches[part] = Batches(
             images.to(device), labels.to(device), size, batch_size, shuffle, seed

@@ -29,8 +29,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from cnnlib import models
+from cnnlib.backend import engine
 from cnnlib.data import fashion_mnist
-from cnnlib.engine import engine
 from cnnlib.recipes import recipe
 from cnnlib.trace import trace
 from cnnlib.train import evaluate, fit, sgd

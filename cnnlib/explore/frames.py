@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
-from cnnlib.plots import panels
-from cnnlib.plots.panels import ACTIVE, ACTIVE_FILL, GREY
+from cnnlib.explore import panels
+from cnnlib.explore.panels import ACTIVE, ACTIVE_FILL, GREY
 
 MARGIN = 0.15
 LABEL = 0.6  # two lines above a grid

@@ -14,8 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from cnnlib import models
-from cnnlib.bench import OneBatch, peak, quiet, surroundings, timed, write_json
 from cnnlib.data import fashion_mnist
+from cnnlib.measure.bench import OneBatch, peak, quiet, surroundings, timed, write_json
 from cnnlib.models.beyond import NARROW_BLOCKS
 from cnnlib.recipes import recipe
 from cnnlib.trace import trace

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from cnnlib import live
-from cnnlib.engine import engine
-from cnnlib.live import Live, in_notebook
+from cnnlib import progress
+from cnnlib.backend import engine
+from cnnlib.progress import Live, in_notebook
 from cnnlib.train import History, Tally
 
 ROW = {
@@ -35,13 +35,13 @@ class Screen(list):
 def screen(monkeypatch):
     screen = Screen()
     monkeypatch.setattr("IPython.display.display", screen.display)
-    monkeypatch.setattr(live, "in_notebook", lambda: True)
+    monkeypatch.setattr(progress, "in_notebook", lambda: True)
     return screen
 
 
 def train(moving, monkeypatch, plot=True, interrupted=False, epochs=1):
     monkeypatch.setenv("CNNLIB_LIVE", "1" if moving else "0")
-    monkeypatch.setattr(live, "SECONDS_BETWEEN_LOOKS", 0)
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LOOKS", 0)
     recipe = {"net": "Net", "data": "toy", "epochs": 2}
     history = History(recipe, interrupted=interrupted)
     show = Live(history, batches=3, plot=plot)
@@ -103,7 +103,7 @@ def test_reading_a_tally_gives_its_losses():
 
 def test_a_silent_one_shows_nothing_and_never_looks(capsys, monkeypatch):
     """Of several processes one looks: another would see a divergence first, and tell nobody."""
-    monkeypatch.setattr(live, "SECONDS_BETWEEN_LOOKS", 0)
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LOOKS", 0)
     history = History({"epochs": 1}, "a banner", [{}], interrupted=True)
     silent = Live(history, 3, plot=True, silent=True)
     silent.after_batch(tally=None)

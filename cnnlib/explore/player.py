@@ -6,7 +6,7 @@ from string import Template
 
 import numpy as np
 
-from cnnlib.plots import panels
+from cnnlib.explore import panels
 
 
 class Player:

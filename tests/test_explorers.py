@@ -12,9 +12,15 @@ import torch.nn.functional as F
 from ipywidgets import Output, VBox
 from matplotlib.image import imread
 
-from cnnlib import arithmetic, plots
-from cnnlib.plots import panels
-from cnnlib.widgets import PIXELS, WEIGHTS, conv_explorer, dilation_explorer, transposed_explorer
+from cnnlib import arithmetic, explore
+from cnnlib.explore import panels
+from cnnlib.explore.explorers import (
+    PIXELS,
+    WEIGHTS,
+    conv_explorer,
+    dilation_explorer,
+    transposed_explorer,
+)
 
 LIMIT = 0.15  # seconds a change may take
 
@@ -89,7 +95,7 @@ def test_pixels_between_the_windows_are_hatched_too():
 
 def test_picture_is_the_step_of_the_slider():
     explorer = conv_explorer(size=5, kernel=2, stride=3)
-    walk = plots.conv_walk(PIXELS[:5, :5], WEIGHTS[:2, :2], stride=3)
+    walk = explore.conv_walk(PIXELS[:5, :5], WEIGHTS[:2, :2], stride=3)
     assert explorer.step.max == walk.frames == 4
     assert len(marks(explorer)) == 25 + 4 + 4 + 4
     assert count(explorer, "active") == 4 + 1

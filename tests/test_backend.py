@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from cnnlib import engine as module
-from cnnlib.engine import Recorded, bf16_pays, can_be_recorded, channels_last_pays, engine
+from cnnlib import backend as module
+from cnnlib.backend import Recorded, bf16_pays, can_be_recorded, channels_last_pays, engine
 
 
 def test_fp32_changes_nothing():

@@ -21,7 +21,12 @@ from cnnlib.arithmetic import (
     receptive_field,
     unread,
 )
-from cnnlib.plots import conv_transpose_scatter, conv_transpose_zero_insertion, conv_walk, panels
+from cnnlib.explore import panels
+from cnnlib.explore.sliding_window import (
+    conv_transpose_scatter,
+    conv_transpose_zero_insertion,
+    conv_walk,
+)
 
 LARGEST_SIZE, LARGEST_KERNEL = 512, 11  # pixels
 PIXELS = np.random.default_rng(0).integers(0, 6, (LARGEST_SIZE, LARGEST_SIZE), dtype=np.int8)

@@ -13,9 +13,9 @@ from typing import NamedTuple
 import numpy as np
 
 from cnnlib.arithmetic import conv_size, conv_transpose_size
+from cnnlib.explore.frames import draw_frame, draw_strip
+from cnnlib.explore.player import Player
 from cnnlib.plots.figures import as_array
-from cnnlib.plots.frames import draw_frame, draw_strip
-from cnnlib.plots.player import Player
 
 MAX_STEPS = 144
 MAX_SIDE = 24  # cells: smaller ones could not be read

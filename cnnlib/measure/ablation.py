@@ -6,8 +6,8 @@ import statistics
 import torch
 import torch.nn.functional as F
 
-from cnnlib.bench import resume, surroundings, write_json
 from cnnlib.data import random_crop, random_flip
+from cnnlib.measure.bench import resume, surroundings, write_json
 from cnnlib.train import fit, one_cycle
 
 CHANGES = {"flip": random_flip, "crop": random_crop}
