@@ -7,9 +7,13 @@ one pair among the arguments makes the answer a pair.
 
 import functools
 import inspect
+from collections.abc import Callable, Iterable, Sequence
 from itertools import product
 from numbers import Integral
-from typing import NamedTuple
+from typing import Any, NamedTuple, ParamSpec
+
+Ints = Any  # an int, which stands for both axes, or an (h, w) pair; the answer is of the same kind
+_Arguments = ParamSpec("_Arguments")
 
 
 def _pair(name, value):
@@ -21,7 +25,7 @@ def _pair(name, value):
     return tuple(value)
 
 
-def _per_axis(formula):
+def _per_axis(formula: Callable[_Arguments, Any]) -> Callable[_Arguments, Any]:
     """Let a formula for one axis take (h, w) pairs too, and then answer with a pair."""
     signature = inspect.signature(formula)
 
@@ -31,9 +35,7 @@ def _per_axis(formula):
         if not any(isinstance(value, (tuple, list)) for value in given.values()):
             return formula(**given)
         pairs = {name: _pair(name, value) for name, value in given.items()}
-        height = formula(**{name: pair[0] for name, pair in pairs.items()})
-        width = formula(**{name: pair[1] for name, pair in pairs.items()})
-        return height, width
+        return tuple(formula(**{name: pairs[name][axis] for name in pairs}) for axis in (0, 1))
 
     return on_ints_or_pairs
 
@@ -97,19 +99,21 @@ def _windows(size, kernel, stride, padding, dilation, overhang=0):
 
 
 @_per_axis
-def conv_size(size, kernel, stride=1, padding=0, dilation=1):
+def conv_size(
+    size: Ints, kernel: Ints, stride: Ints = 1, padding: Ints = 0, dilation: Ints = 1
+) -> Ints:
     """Return a convolution's output size, floor((n + 2p - d(k - 1) - 1) / s) + 1.
 
     Args:
-        size: input pixels.
-        kernel: taps.
-        stride: input pixels from one window to the next.
-        padding: pixels added on each side. "valid" adds none; "same" adds dilation * (kernel - 1)
+        size: Input pixels.
+        kernel: Taps.
+        stride: Input pixels from one window to the next.
+        padding: Pixels added on each side. "valid" adds none; "same" adds dilation * (kernel - 1)
             in all, so that the size stays, and needs stride 1.
-        dilation: pixels from one tap to the next; 1 is the ordinary convolution.
+        dilation: Pixels from one tap to the next; 1 is the ordinary convolution.
 
     Raises:
-        ValueError: where torch refuses, or a value is not a whole number.
+        ValueError: Torch would refuse, or a value is not a whole number.
     """
     size, kernel, stride, dilation = _whole(
         1, size=size, kernel=kernel, stride=stride, dilation=dilation
@@ -119,11 +123,13 @@ def conv_size(size, kernel, stride=1, padding=0, dilation=1):
 
 
 @_per_axis
-def unread(size, kernel, stride=1, padding=0, dilation=1):
+def dropped_pixels(
+    size: Ints, kernel: Ints, stride: Ints = 1, padding: Ints = 0, dilation: Ints = 1
+) -> Ints:
     """Return how many input pixels at the far edge lie past the last window and are never read.
 
-    It is what the floor in `conv_size` drops, less what falls on the padding; arguments as there.
-    Pixels that a wide stride or dilation skips before the last tap are not counted.
+    They are what the floor in `conv_size` drops, less what falls on the padding; the arguments are
+    those of `conv_size`. Pixels that a wide stride or dilation skips before are not counted.
     """
     windows = conv_size(size, kernel, stride, padding, dilation)
     size, kernel, stride, dilation = map(int, (size, kernel, stride, dilation))  # NumPy's overflow
@@ -133,22 +139,28 @@ def unread(size, kernel, stride=1, padding=0, dilation=1):
 
 
 @_per_axis
-def conv_transpose_size(size, kernel, stride=1, padding=0, output_padding=0, dilation=1):
+def conv_transpose_size(
+    size: Ints,
+    kernel: Ints,
+    stride: Ints = 1,
+    padding: Ints = 0,
+    output_padding: Ints = 0,
+    dilation: Ints = 1,
+) -> Ints:
     """Return a transposed convolution's output size, (n - 1)s - 2p + d(k - 1) + o + 1.
 
     Args:
-        size: input pixels.
-        kernel: taps.
-        stride: output pixels from one scattered kernel to the next.
-        padding: output pixels cropped on each side.
-        output_padding: output pixels more at the far edge, fewer than the stride or the dilation.
-            Below the stride it picks one of the input sizes that the same convolution takes to
-            `size`. From the stride on, which a larger dilation allows, that convolution takes the
-            output to more: size + output_padding // stride.
-        dilation: pixels from one tap to the next.
+        size: Input pixels.
+        kernel: Taps.
+        stride: Output pixels from one scattered kernel to the next.
+        padding: Output pixels cropped on each side.
+        output_padding: Output pixels more at the far edge, fewer than the stride or the dilation.
+            Below the stride it picks one of the sizes that the same convolution takes to `size`;
+            from there on, that convolution takes the output to size + output_padding // stride.
+        dilation: Pixels from one tap to the next.
 
     Raises:
-        ValueError: where torch refuses, or a value is not a whole number.
+        ValueError: Torch would refuse, or a value is not a whole number.
     """
     size, kernel, stride, dilation = _whole(
         1, size=size, kernel=kernel, stride=stride, dilation=dilation
@@ -170,22 +182,29 @@ def conv_transpose_size(size, kernel, stride=1, padding=0, output_padding=0, dil
 
 
 @_per_axis
-def pool_size(size, kernel, stride=None, padding=0, dilation=1, ceil_mode=False):
+def pool_size(
+    size: Ints,
+    kernel: Ints,
+    stride: Ints = None,
+    padding: Ints = 0,
+    dilation: Ints = 1,
+    ceil_mode: bool = False,
+) -> Ints:
     """Return a pooling layer's output size.
 
     With ceil_mode the last window may hang over the far edge, but it must start inside the input
     or the near padding.
 
     Args:
-        size: input pixels.
-        kernel: taps.
-        stride: input pixels from one window to the next; None stands for the kernel.
-        padding: pixels added on each side, at most half the kernel.
-        dilation: pixels from one tap to the next (max pooling only, in torch).
-        ceil_mode: round up where the convolution rounds down.
+        size: Input pixels.
+        kernel: Taps.
+        stride: Input pixels from one window to the next; None stands for the kernel.
+        padding: Pixels added on each side, at most half the kernel.
+        dilation: Pixels from one tap to the next (max pooling only, in torch).
+        ceil_mode: Round up where the convolution rounds down.
 
     Raises:
-        ValueError: where torch refuses, or a value is not a whole number.
+        ValueError: Torch would refuse, or a value is not a whole number.
     """
     stride = kernel if stride is None else stride
     size, kernel, stride, dilation = _whole(
@@ -214,22 +233,29 @@ class Cost(NamedTuple):
     macs: int
 
 
-def conv_cost(in_channels, out_channels, kernel, output_size, groups=1, bias=True):
+def conv_cost(
+    in_channels: int,
+    out_channels: int,
+    kernel: Ints,
+    output_size: Ints,
+    groups: int = 1,
+    bias: bool = True,
+) -> Cost:
     """Return the Cost of a 2-D convolution; an int kernel or size is a square.
 
     Adding the bias is not counted in the MACs. A transposed convolution costs the same with its
     input size in the place of `output_size`.
 
     Args:
-        in_channels: channels.
-        out_channels: channels.
-        kernel: taps.
-        output_size: pixels.
-        groups: independent convolutions, each on its share of the channels.
-        bias: whether each output channel has one.
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        kernel: Taps.
+        output_size: Pixels.
+        groups: Independent convolutions, each on its share of the channels.
+        bias: Whether each output channel has one.
 
     Raises:
-        ValueError: groups do not divide the channels, or a value is below 1.
+        ValueError: The groups do not divide the channels, or a value is below 1.
     """
     in_channels, out_channels, groups = _whole(
         1, in_channels=in_channels, out_channels=out_channels, groups=groups
@@ -240,10 +266,7 @@ def conv_cost(in_channels, out_channels, kernel, output_size, groups=1, bias=Tru
     kernel_h, output_h = _whole(1, kernel=kernel_h, output_size=output_h)
     kernel_w, output_w = _whole(1, kernel=kernel_w, output_size=output_w)
     weights = out_channels * (in_channels // groups) * kernel_h * kernel_w
-    return Cost(
-        params=weights + (out_channels if bias else 0),
-        macs=weights * output_h * output_w,
-    )
+    return Cost(params=weights + out_channels * bool(bias), macs=weights * output_h * output_w)
 
 
 # Receptive field
@@ -258,11 +281,13 @@ class ReceptiveField(NamedTuple):
     field ends in .5.
     """
 
-    size: int | tuple[int, int] = 1
-    stride: int | tuple[int, int] = 1
+    size: Ints = 1
+    stride: Ints = 1
     offset: float | tuple[float, float] = 0.0
 
-    def through(self, kernel, stride=1, padding=0, dilation=1):
+    def through(
+        self, kernel: Ints, stride: Ints = 1, padding: Ints = 0, dilation: Ints = 1
+    ) -> "ReceptiveField":
         """Return the field after one more layer, a convolution or a pooling."""
         field = _through(*self, kernel, stride, padding, dilation)
         if isinstance(field, ReceptiveField):
@@ -282,11 +307,11 @@ def _through(field_size, field_stride, field_offset, kernel, stride, padding, di
     )
 
 
-def receptive_field(layers):
+def receptive_field(layers: Iterable[Sequence]) -> ReceptiveField:
     """Return the ReceptiveField of a chain of convolutions and poolings.
 
     Args:
-        layers: one (kernel, stride, padding, dilation) for each layer, input first. The last
+        layers: One (kernel, stride, padding, dilation) for each layer, input first. The last
             entries may be left out, for torch's 1, 0, 1: (3,) is a plain 3x3 and ((1, 7),) a 1x7.
     """
     field = ReceptiveField()
@@ -329,14 +354,14 @@ def _stack(rates, kernel):
     return rates, *_whole(1, kernel=kernel)
 
 
-def contributions(rates, kernel=3):
+def contributions(rates: Sequence[int], kernel: int = 3) -> tuple[int, ...]:
     """Count, for each position of the field along one axis, its paths to the output.
 
     A square kernel's 2-D map is the outer product of this row with itself.
 
     Args:
-        rates: the dilation of each layer, input first; stride is 1.
-        kernel: taps along an axis, the same in every layer.
+        rates: The dilation of each layer, input first; the stride is 1.
+        kernel: Taps along an axis, the same in every layer.
     """
     rates, kernel = _stack(rates, kernel)
     paths = [1]
@@ -358,40 +383,40 @@ def _largest_gaps(rates):
     return tuple(gaps)
 
 
-def hdc(rates, kernel=3):
+def hdc(rates: Sequence[int], kernel: int = 3) -> HDC:
     """Return the HDC of a stack: the paper's rule beside the brute-force count that decides.
 
     Args:
-        rates: the dilation of each layer, input first.
-        kernel: taps along an axis, the same in every layer.
+        rates: The dilation of each layer, input first.
+        kernel: Taps along an axis, the same in every layer.
 
     Source:
         Wang et al. 2018, Understanding Convolution for Semantic Segmentation, section 3.2.
     """
-    rates, kernel = _stack(rates, kernel)
-    paths = contributions(rates, kernel)
+    stack, kernel = _stack(rates, kernel)
+    paths = contributions(stack, kernel)
     holes = tuple(position for position, count in enumerate(paths) if count == 0)
-    m = _largest_gaps(rates)
+    m = _largest_gaps(stack)
     return HDC(
-        rates=rates,
+        rates=stack,
         kernel=kernel,
         m=m,
-        accepted=rates[0] == 1 and (len(m) == 1 or m[1] <= kernel),
+        accepted=stack[0] == 1 and (len(m) == 1 or m[1] <= kernel),
         receptive_field=len(paths),
         holes=holes,
         coverage=((len(paths) - len(holes)) / len(paths)) ** 2,
     )
 
 
-def hdc_search(depth, max_rate, kernel=3):
+def hdc_search(depth: int, max_rate: int, kernel: int = 3) -> list[HDC]:
     """List the HDC of each stack that the rule accepts and that has no holes, widest field first.
 
-    Both are asked because 2 taps are too few for the rule: it accepts (1, 1, 4), which has holes.
+    Both are checked, since 2 taps are too few for the rule: it accepts (1, 1, 4), which has holes.
 
     Args:
-        depth: layers.
-        max_rate: the largest dilation to try; there are max_rate ** (depth - 1) stacks to judge.
-        kernel: taps along an axis, the same in every layer.
+        depth: Layers.
+        max_rate: The largest dilation to try; there are max_rate ** (depth - 1) stacks to judge.
+        kernel: Taps along an axis, the same in every layer.
     """
     depth, max_rate = _whole(1, depth=depth, max_rate=max_rate)
     later_rates = product(range(1, max_rate + 1), repeat=depth - 1)

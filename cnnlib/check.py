@@ -2,19 +2,20 @@
 
 import textwrap
 import traceback
+from typing import Any
 
-LONGEST_VALUE = 80  # characters
-LONGEST_ERROR = 200
+_LONGEST_VALUE = 80  # characters
+_LONGEST_ERROR = 200
 
 
-def prediction(guess, actual, hint="", tolerance=0):
+def prediction(guess: Any, actual: Any, hint: str = "", tolerance: float = 0) -> None:
     """Print a guess beside what came out. Without a guess, the answer stays hidden.
 
     Args:
-        guess: the learner's, or None until there is one.
-        actual: what came out.
-        hint: what to think about after a wrong guess.
-        tolerance: how far a number may be off, in its own units.
+        guess: The learner's, or None until there is one.
+        actual: What came out.
+        hint: What to think about after a wrong guess.
+        tolerance: How far a number may be off, in its own units.
     """
     if _is_blank(guess):
         print("No prediction yet: write yours above, run that cell, then this one.")
@@ -24,14 +25,14 @@ def prediction(guess, actual, hint="", tolerance=0):
         print(f"You predicted {_show(guess)}; it is {_show(actual)}.{_hint(hint)}")
 
 
-def answer(mine, expected, hint="", tolerance=0):
+def answer(mine: Any, expected: Any, hint: str = "", tolerance: float = 0) -> None:
     """Print whether an exercise is solved, without giving the solution away.
 
     Args:
-        mine: the learner's answer, or None or ... until there is one.
-        expected: the right answer. Where it is a float, mine may differ by a millionth of it.
-        hint: what to think about after a wrong answer.
-        tolerance: how far a number may be off, in its own units.
+        mine: The learner's answer, or None or ... until there is one.
+        expected: The right answer. Where it is a float, mine may differ by a millionth of it.
+        hint: What to think about after a wrong answer.
+        tolerance: How far a number may be off, in its own units.
     """
     if _is_blank(mine):
         print("Not answered yet.")
@@ -41,31 +42,31 @@ def answer(mine, expected, hint="", tolerance=0):
         print(f"Not yet: you have {_show(mine)} ({type(mine).__name__}).{_hint(hint)}")
 
 
-def cases(function, expected, hint=""):
+def cases(function: Any, expected: list[tuple[tuple, Any]], hint: str = "") -> None:
     """Print whether a learner's function gives the right results, or the first one it gets wrong.
 
     Args:
-        function: the learner's, or None until there is one.
-        expected: a list of (args, result), where args is a tuple.
-        hint: what to think about when a case goes wrong.
+        function: The learner's, or None until there is one.
+        expected: A list of (args, result), where args is a tuple.
+        hint: What to think about when a case goes wrong.
 
     Raises:
-        ValueError: expected holds no case.
+        ValueError: The list expected holds no case.
     """
     if not expected:
         raise ValueError("expected=[] must hold a case: try [((2, 3), 5)], as for a sum")
-    if _is_blank(function):
-        print("Not answered yet.")
-        return
-    results = [_result_or_error(function, args) for args, _ in expected]
-    if all(_is_blank(result) for result in results):
+    results = [None if _is_blank(function) else _result_of(function, args) for args, _ in expected]
+    if all(map(_is_blank, results)):
         print("Not answered yet.")
         return
     name = getattr(function, "__name__", type(function).__name__)
     for (args, right), result in zip(expected, results, strict=True):
         call = f"{name}({', '.join(_show(value) for value in args)})"
         if isinstance(result, Exception):
-            print(f"Not yet: {call} stops with {_show_error(result)}{_hint(hint)}")
+            error = textwrap.shorten(
+                "".join(traceback.format_exception_only(result)), _LONGEST_ERROR
+            )
+            print(f"Not yet: {call} stops with {error}{_hint(hint)}")
             return
         if not _same(result, right):
             print(f"Not yet: {call} gives {_show(result)}, expected {_show(right)}.{_hint(hint)}")
@@ -73,7 +74,7 @@ def cases(function, expected, hint=""):
     print(f"Correct: all {len(expected)} cases.")
 
 
-def _result_or_error(function, args):
+def _result_of(function, args):
     try:
         return function(*args)
     except Exception as error:
@@ -115,7 +116,7 @@ def _plain(value):
 def _show(value):
     """Write a value in one short line that is the same on every machine."""
     text = _write(value)
-    return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 3] + "..."
+    return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 3] + "..."
 
 
 def _write(value):
@@ -131,10 +132,6 @@ def _write(value):
         return repr(value)
     # A repr may hold an address.
     return getattr(value, "__name__", f"<{type(value).__name__}>")
-
-
-def _show_error(error):
-    return textwrap.shorten("".join(traceback.format_exception_only(error)), LONGEST_ERROR)
 
 
 def _hint(hint):

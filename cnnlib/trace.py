@@ -10,20 +10,17 @@ import dataclasses
 import inspect
 import math
 import re
-from collections.abc import Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from html import escape
 from itertools import chain
 from numbers import Integral
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import (
-    register_module_forward_hook,
-    register_module_forward_pre_hook,
-)
 from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -39,13 +36,13 @@ class Row:
     """One call of a layer; or a layer that owns parameters and was never called.
 
     Args:
-        name: the path inside the network, "" for the network itself.
-        kind: the class of the layer.
-        output_shape: without the batch; None if the layer was never called.
-        params: learnable numbers, counted in the call that is the first to use them.
-        macs: multiply-accumulates of convolutions and matrix products for one image; None if an
+        name: The path inside the network, "" for the network itself.
+        kind: The class of the layer.
+        output_shape: Without the batch; None if the layer was never called.
+        params: Learnable numbers, counted in the call that is the first to use them.
+        macs: Multiply-accumulates of convolutions and matrix products for one image; None if an
             operation does such work and has no formula.
-        receptive_field: pixels that one output can see, padding included: the side of a square,
+        receptive_field: Pixels that one output can see, padding included: the side of a square,
             else (height, width); None if it cannot be told.
     """
 
@@ -56,17 +53,29 @@ class Row:
     macs: int | None
     receptive_field: int | tuple[int, int] | None
 
+    def cells(self) -> list[str]:
+        """Return what a table shows of the row."""
+        side = self.receptive_field
+        return [
+            self.name or "(network)",
+            self.kind,
+            "not called" if self.output_shape is None else _shape_text(self.output_shape),
+            f"{self.params:,}",
+            "?" if self.macs is None else f"{self.macs:,}",
+            "-" if side is None else _shape_text(side if isinstance(side, tuple) else [side]),
+        ]
+
 
 @dataclass(frozen=True, repr=False)
 class Trace:
     """The rows of a network in the order of its calls, shown as a table.
 
     Args:
-        kind: the class of the network.
+        kind: The class of the network.
         input_shape: (channels, height, width) of the image.
-        rows: one for each call that is shown.
-        total_macs: the multiply-accumulates for one image, as far as they are known.
-        notes: sentences below the table, about what it cannot tell.
+        rows: One for each call that is shown.
+        total_macs: The multiply-accumulates for one image, as far as they are known.
+        notes: Sentences below the table, about what it cannot tell.
     """
 
     kind: str
@@ -76,120 +85,116 @@ class Trace:
     notes: tuple[str, ...] = ()
 
     @property
-    def total_params(self):
+    def total_params(self) -> int:
         """The parameters of the network, each counted once."""
         return sum(row.params for row in self.rows)
 
     def __repr__(self):
-        table = [_HEADINGS, *map(_cells, self.rows), self._total_cells()]
+        table = self._table()
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        head, *body, total = [_text_line(cells, widths) for cells in table]
+        line = "  ".join(f"{{:{side}{width}}}" for side, width in zip(_SIDES, widths, strict=True))
+        head, *body, total = [line.format(*cells).rstrip() for cells in table]
         rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
         notes = ["", *self.notes] if self.notes else []
         return "\n".join([self._title(), "", head, rule, *body, rule, total, *notes])
 
     def _repr_html_(self):
-        lines = [
-            _html_line(
-                _cells(row),
-                _html_bar(row.params, [other.params for other in self.rows], _PARAMS_COLOUR),
-                _html_bar(row.macs or 0, [other.macs or 0 for other in self.rows], _MACS_COLOUR),
-            )
-            for row in self.rows
-        ]
-        return "\n".join(
-            [
-                f"<p>{escape(self._title())}</p>",
-                f"<table><thead>{_html_line(_HEADINGS, tag='th')}</thead><tbody>",
-                *lines,
-                "</tbody><tfoot>",
-                _html_line(self._total_cells(), tag="th"),
-                "</tfoot></table>",
-                *(f"<p>{escape(note)}</p>" for note in self.notes),
-            ]
-        )
+        """Return a table that folds, with bars for the shares; a long one is folded at first."""
+        head, *body, total = self._table()
+        params = _html_bars([row.params for row in self.rows], _PARAMS_COLOUR)
+        macs = _html_bars([row.macs or 0 for row in self.rows], _MACS_COLOUR)
+        rows = "\n".join(map(_html_line, body, params, macs))
+        notes = "\n".join(f"<p>{escape(note)}</p>" for note in self.notes)
+        totals = f"{self.total_params:,} parameters, {self.total_macs:,} MACs"
+        return f"""<details{"" if len(self.rows) > _LONG else " open"}>
+<summary>{escape(self._title())}: {totals}</summary>
+<div style="{_BOX}"><table>
+<thead style="{_STICKY}">{_html_line(head, tag="th")}</thead>
+<tbody>
+{rows}
+</tbody>
+<tfoot>{_html_line(total, tag="th")}</tfoot>
+</table></div></details>
+{notes}"""
 
     def _title(self):
         return f"{self.kind}, input {_shape_text(self.input_shape)}"
 
-    def _total_cells(self):
-        return ["Total", "", "", f"{self.total_params:,}", f"{self.total_macs:,}", ""]
+    def _table(self):
+        total = ["Total", "", "", f"{self.total_params:,}", f"{self.total_macs:,}", ""]
+        return [_HEADINGS, *(row.cells() for row in self.rows), total]
 
 
 _HEADINGS = ["Layer", "Kind", "Output", "Params", "MACs", "Field"]
-_SIDES = ["left", "left", "right", "right", "right", "right"]
+_SIDES = "<<>>>>"  # on which side of its column a cell stands
 _PARAMS_COLOUR, _MACS_COLOUR = "#4c8bc4", "#e08a2e"  # legible on light and dark, and to all eyes
+_LONG = 25  # rows, which the box below holds without scrolling
+_BOX = "max-height:60em;overflow:auto"
+_STICKY = "position:sticky;top:0;background:var(--jp-layout-color0,Canvas)"  # no row shows through
 
 
 def _shape_text(shape):
     return "x".join(map(str, shape)) or "-"
 
 
-def _cells(row):
-    side = row.receptive_field
-    return [
-        row.name or "(network)",
-        row.kind,
-        "not called" if row.output_shape is None else _shape_text(row.output_shape),
-        f"{row.params:,}",
-        "?" if row.macs is None else f"{row.macs:,}",
-        "-" if side is None else _shape_text(side if isinstance(side, tuple) else [side]),
-    ]
-
-
-def _text_line(cells, widths):
-    aligned = [
-        cell.ljust(width) if side == "left" else cell.rjust(width)
-        for cell, width, side in zip(cells, widths, _SIDES, strict=True)
-    ]
-    return "  ".join(aligned).rstrip()
-
-
 def _html_line(cells, params_bar="", macs_bar="", tag="td"):
-    columns = [
-        f'<{tag} style="text-align:{side}">{escape(cell)}</{tag}>'
-        for cell, side in zip(cells, _SIDES, strict=True)
+    name, kind, output, params, macs, side = map(escape, cells)
+    columns = [("left", name), ("left", kind), ("right", output), ("right", params)]
+    columns += [("left", params_bar), ("right", macs), ("left", macs_bar), ("right", side)]
+    texts = [f'<{tag} style="text-align:{side}">{text}</{tag}>' for side, text in columns]
+    return f"<tr>{''.join(texts)}</tr>"
+
+
+def _html_bars(parts, colour):
+    """Draw shares of the sum, the largest 60 pixels long, each with its percentage beside it."""
+    style = f"display:inline-block;height:9px;background-color:{colour};width"
+    shares = [part / max(sum(parts), 1) for part in parts]
+    return [
+        f'<span style="{style}:{60 * share / max(shares):.0f}px"></span>&nbsp;{share:.1%}'
+        if round(share, 3)
+        else ""
+        for share in shares
     ]
-    for place, bar in ((5, macs_bar), (4, params_bar)):  # after their numbers, last one first
-        style = "text-align:left;white-space:nowrap"
-        columns.insert(place, f'<{tag} style="{style}">{bar}</{tag}>')
-    return f"<tr>{''.join(columns)}</tr>"
 
 
-def _html_bar(part, parts, colour):
-    """Draw a share of the sum, the largest share 60 pixels long, with the percentage beside it."""
-    if round(part / max(sum(parts), 1), 3) == 0:
-        return ""
-    style = f"display:inline-block;width:{60 * part / max(parts):.0f}px;height:9px"
-    return f'<span style="{style};background-color:{colour}"></span> {part / sum(parts):.1%}'
+def count_parameters(net: nn.Module) -> int:
+    """Return how many learnable numbers a network has, each counted once.
+
+    Raises:
+        ValueError: A lazy layer has not run yet, so its parameters have no size.
+    """
+    if any(is_lazy(param) for param in net.parameters()):
+        raise ValueError(
+            "net must know the sizes of its parameters, and a lazy layer has not run yet: try "
+            "net(images) first"
+        )
+    return sum(param.numel() for param in net.parameters())
 
 
 # The run
 
 
-def trace(net, input_shape, depth=None):
+def trace(net: nn.Module, input_shape: Sequence[int], depth: int | None = None) -> Trace:
     """Run a copy of the network on one image, in eval mode, and return its Trace.
 
     The copy lives on the meta device, where tensors have a shape and no memory. A network that
-    asks for the numbers (`if x.sum() > 0`) is run once more, on its own device. So is a scripted
-    module, whose weights cannot be moved; it is one row, as nobody sees its inner calls.
+    asks for the numbers (`if x.sum() > 0`) is run once more, on its own device.
 
     MACs are those of convolutions and matrix products; everything else is free. What the trace
     cannot tell, it shows as "?" or "-", and a note below the table names the operation.
 
     Args:
-        net: any nn.Module that takes a batch of images.
+        net: Any nn.Module that takes a batch of images.
         input_shape: (channels, height, width) of one image.
-        depth: how many calls deep the rows go. 1 shows the layers that the network itself calls,
+        depth: How many calls deep the rows go. 1 shows the layers that the network itself calls,
             each with everything inside it; None shows the innermost. The totals are the same.
 
     Raises:
-        ValueError: an argument is refused, or the network fails; then the message names the
+        ValueError: An argument is refused, or the network fails; then the message names the
             layer, what it got and wanted, and what ran before it.
     """
     _check_arguments(net, input_shape, depth)
-    scripted = any(isinstance(module, torch.jit.ScriptModule) for module in net.modules())
-    for device in (None,) if scripted else ("meta", None):
+    for device in ("meta", None):
         recorder = _Recorder()
         try:
             root = recorder.run(net, input_shape, device)
@@ -197,21 +202,23 @@ def trace(net, input_shape, depth=None):
             if device == "meta" and needs_memory(error):
                 continue
             raise ValueError(recorder.explain(error)) from error
-        entries = list(_rows(root, depth or math.inf))
-        return Trace(
-            _kind(net),
-            tuple(map(int, input_shape)),
-            rows=tuple(row for row, _ in entries),
-            total_macs=sum(call.flops for call in root) // 2,
-            notes=tuple(_notes(root, entries)),
-        )
+        break
+    entries = list(_rows(root, depth or math.inf))
+    channels, height, width = map(int, input_shape)
+    return Trace(
+        type(net).__name__,
+        (channels, height, width),
+        rows=tuple(row for row, _ in entries),
+        total_macs=sum(call.flops for call in root) // 2,
+        notes=tuple(_notes(root, entries)),
+    )
 
 
 def _check_arguments(net, input_shape, depth):
     if not isinstance(net, nn.Module):
-        name = getattr(net, "__name__", "it")
-        remedy = f": {name}(...) builds one, pass that" if callable(net) else ""
-        given = f"a {type(net).__name__}" if isinstance(net, Mapping) else repr(net)  # of weights
+        name = getattr(net, "__name__", None)
+        remedy = f": {name}(...) builds one, pass that" if name else ""
+        given = repr(net) if name else f"a {type(net).__name__}"
         raise ValueError(
             f"net={given} must be an nn.Module: build the network, then pass it{remedy}"
         )
@@ -219,6 +226,11 @@ def _check_arguments(net, input_shape, depth):
         raise ValueError(
             f"net={type(net).__name__} must set itself up: try super().__init__() as the first "
             "line of its __init__"
+        )
+    if any(isinstance(module, torch.jit.ScriptModule) for module in net.modules()):
+        raise ValueError(
+            f"net={type(net).__name__} must run in Python, and torch.jit has compiled some of it: "
+            "try the network as it was before torch.jit.script or torch.jit.trace"
         )
     if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3:
         text = repr(input_shape)
@@ -254,23 +266,20 @@ def _likely_shape(value):
     return tuple(map(int, (1, *shape)[-3:]))
 
 
-def needs_memory(error):
-    """Tell whether an operation failed because its tensors are on the meta device."""
+def needs_memory(error: Exception) -> bool:
+    """Return whether an operation failed because its tensors are on the meta device."""
     said = str(error)  # an f-string with a format asks for the number, too
     return isinstance(error, NotImplementedError) or "meta" in said or "__format__" in said
 
 
-def copy_network(net, device):
+def copy_network(net: nn.Module, device: torch.device | str | None) -> nn.Module:
     """Copy a network, with its tensors on another device; None keeps them on their own."""
-    copies = {}
+    copies: dict[int, Any] = {}
     for module in net.modules():
         for tensor in tree_leaves(vars(module)):
             if is_lazy(tensor):
-                copies[id(tensor)] = type(tensor)(
-                    requires_grad=tensor.requires_grad,
-                    device=device or tensor.device,
-                    dtype=tensor.dtype,
-                )
+                settings: Any = {"device": device or tensor.device, "dtype": tensor.dtype}
+                copies[id(tensor)] = type(tensor)(requires_grad=tensor.requires_grad, **settings)
             elif isinstance(tensor, Tensor):
                 twin = tensor.detach().to(device or tensor.device, copy=True)
                 if isinstance(tensor, nn.Parameter):
@@ -323,14 +332,7 @@ class _Call:
             yield from call
 
     def __str__(self):
-        return f"{self.name or 'the network'} ({_kind(self.module)})"
-
-
-def _kind(module):
-    """Return the class of a module, also of one that torch.jit has compiled."""
-    if isinstance(module, torch.jit.ScriptModule):
-        return module.original_name
-    return type(module).__name__
+        return f"{self.name or 'the network'} ({type(self.module).__name__})"
 
 
 def _rows(call, depth):
@@ -350,7 +352,7 @@ def _rows(call, depth):
     if whole or params or flops or unknown or foreign:
         row = Row(
             name=call.name,
-            kind=_kind(call.module),
+            kind=type(call.module).__name__,
             output_shape=call.output_shape,
             params=sum(0 if is_lazy(param) else param.numel() for param in params),
             macs=None if unknown else flops // 2,
@@ -391,111 +393,46 @@ def _names_text(names):
 
 # What counts as multiply-accumulates
 
-
-def _matrix_flops(bias, one, two, **_):
-    return 2 * math.prod(one) * two[-1]
-
-
-def _matrix_vector_flops(bias, matrix, vector, **_):
-    return 2 * math.prod(matrix)
-
-
-def _sequence_flops(x, *weights):
-    """Count what a recurrent layer multiplies: all its matrices, at each step of each sequence."""
-    return 2 * math.prod(x[:-1]) * sum(math.prod(w) for w in weights if len(w) == 2)
-
-
-def _attention_flops(query, key, value, *_, **__):
-    return 2 * math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
-
-
-def _trilinear_flops(one, weight, two, expand_one, expand_weight, expand_two, *_, **__):
-    """Count one multiply-accumulate for every entry of the weight that meets a pair of inputs."""
-    return 2 * math.prod(one[:-1]) * math.prod(weight)
-
-
-aten = torch.ops.aten
-_FORMULAS = {
-    aten.mv: lambda matrix, vector, **_: 2 * math.prod(matrix),
-    **dict.fromkeys([aten.addmv, aten.addmv_], _matrix_vector_flops),
-    aten.dot: lambda one, two, **_: 2 * math.prod(one),
-    aten.vdot: lambda one, two, **_: 2 * math.prod(one),
-    **dict.fromkeys([aten.addbmm, aten.addbmm_, aten.addmm_, aten.baddbmm_], _matrix_flops),
-    aten.addr: lambda bias, one, two, **_: 2 * math.prod(one) * math.prod(two),
-    aten._trilinear: _trilinear_flops,
-    aten.mkldnn_rnn_layer: lambda x, w0, w1, *_, **__: _sequence_flops(x, w0, w1),
-    aten._cudnn_rnn: lambda x, weights, *_, **__: _sequence_flops(x, *weights),
-    aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
-}
-_TORCHVISION_FORMULAS = {
-    "deform_conv2d": lambda x, weight, *_, out_shape, **__: (
-        2 * out_shape[0] * math.prod(out_shape[2:]) * math.prod(weight)
+_aten = torch.ops.aten
+_FORMULAS = {  # beside those that torch's counter knows
+    _aten.mv: lambda matrix, vector, **_: 2 * math.prod(matrix),
+    _aten.addmv: lambda bias, matrix, vector, **_: 2 * math.prod(matrix),
+    _aten.dot: lambda one, two, **_: 2 * math.prod(one),
+    # nn.Bilinear: every entry of the weight meets a pair of inputs.
+    _aten._trilinear: lambda one, weight, *_, **__: 2 * math.prod(one[:-1]) * math.prod(weight),
+    _aten._scaled_dot_product_flash_attention_for_cpu: lambda query, key, value, *_, **__: (
+        2 * math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
     ),
 }
-
-
-def _formulas():
-    """Return the formulas for operations that torch's counter does not know."""
-    known = {op: formula for op, formula in _FORMULAS.items() if op not in flop_registry}
-    for name, formula in _TORCHVISION_FORMULAS.items():
-        if hasattr(torch.ops.torchvision, name):  # torchvision has been imported
-            known[getattr(torch.ops.torchvision, name)] = formula
-    return known
-
 
 # Words in the names of aten's operations that multiply matrices, convolve or solve equations. All
 # its other operations are free by the course's convention: elementwise ones, sums and other
 # reductions, pooling, norms, softmax, interpolation, and whatever only moves values.
 _WORDS_OF_PRODUCTS = {
-    *("mm", "addmm", "baddbmm", "addbmm", "bmm", "sspaddmm", "hspmm", "matmul"),
-    *("mv", "addmv", "dot", "vdot", "linear", "bilinear", "conv", "convolution", "attention"),
-    *("transformer", "lstm", "gru", "rnn", "fft", "linalg", "cholesky", "solve", "spsolve"),
-    *("cdist", "pdist", "euclidean", "geqrf", "ormqr"),
+    *("mm", "addmm", "baddbmm", "addbmm", "bmm", "matmul", "mv", "addmv", "dot", "vdot", "addr"),
+    *("linear", "bilinear", "conv", "convolution", "attention", "transformer", "lstm", "gru"),
+    *("rnn", "fft", "linalg", "cholesky", "solve", "cdist", "pdist", "euclidean", "ormqr"),
 }
-_FREE_IN_SPITE_OF_THE_NAME = {
-    *(
-        "linalg_vector_norm",
-        "linalg__powsum",
-        "linalg_cross",
-        "_linalg_check_errors",
-        "fft_fftfreq",
-        "fft_rfftfreq",
-    ),
-    *("_thnn_fused_lstm_cell", "_thnn_fused_gru_cell"),  # what comes after the matrix products
-}
-_FREE_IN_TORCHVISION = {"nms", "roi_align", "roi_pool", "ps_roi_align", "ps_roi_pool"}
+_FREE_IN_SPITE_OF_THE_NAME = {"linalg_vector_norm", "_thnn_fused_lstm_cell", "_thnn_fused_gru_cell"}
 
 
 def _has_unknown_macs(op):
-    """Tell whether an operation without a formula may multiply matrices."""
+    """Return whether an operation without a formula may multiply matrices."""
+    if op.overloadpacket in flop_registry or op.overloadpacket in _FORMULAS:
+        return False
     namespace, name = op._schema.name.split("::")
-    if torch.Tag.pointwise in op.tags or name in _FREE_IN_SPITE_OF_THE_NAME:
+    free = torch.Tag.pointwise in op.tags or name in _FREE_IN_SPITE_OF_THE_NAME
+    if free or namespace == "profiler":  # that is a mark in a profile; DataParallel sets one, too
         return False
-    if namespace == "profiler":  # a mark in a profile; DataParallel sets one, too
-        return False
-    if namespace in ("aten", "prim", "prims"):
-        words = set(re.split(r"[_\d]+d?", name))
-        return not words.isdisjoint(_WORDS_OF_PRODUCTS) and "upsample" not in words
-    return not (namespace == "torchvision" and name in _FREE_IN_TORCHVISION)
+    words = set(re.split(r"[_\d]+d?", name))
+    products = not words.isdisjoint(_WORDS_OF_PRODUCTS) and "upsample" not in words
+    return products or namespace not in ("aten", "prim", "prims")
 
 
 class _OneModule(nullcontext):
     """Stands for the counter's own record of module calls, which fails on some parameters."""
 
     parents = ("Global",)
-
-
-class _Uncounted(TorchDispatchMode):
-    """Reports the operations that torch's counter passes on without a formula."""
-
-    def __init__(self, formulas, report):
-        super().__init__()
-        self.formulas, self.report = formulas, report
-
-    def __torch_dispatch__(self, op, types, args=(), kwargs=None):
-        if op.overloadpacket not in self.formulas and _has_unknown_macs(op):
-            self.report(str(op.overloadpacket))
-        return op(*args, **(kwargs or {}))
 
 
 # One pass
@@ -510,10 +447,8 @@ class _Recorder(TorchDispatchMode):
         self.unused_params = {}
         self.own_params = set()
         self.fields = None
-        formulas = _formulas()
-        self.flop_counter = FlopCounterMode(display=False, custom_mapping=formulas)
+        self.flop_counter = FlopCounterMode(display=False, custom_mapping=_FORMULAS)
         self.flop_counter.mod_tracker = _OneModule()
-        self.uncounted = _Uncounted({**flop_registry, **formulas}, self._book_uncounted)
         self.booked_flops = 0
 
     @torch.inference_mode(False)  # in inference mode operations arrive in larger pieces
@@ -526,41 +461,15 @@ class _Recorder(TorchDispatchMode):
         self.fields = ReceptiveFields(image)
         root = _Call("", net, [tuple(image.shape)])
         self.running.append(root)
-        scripted = {}
         for name, module in net.named_modules():
-            if isinstance(module, torch.jit.ScriptModule):
-                scripted[module] = name
-            elif module is not net:
+            if module is not net:
                 enter = partial(self._enter, name)
                 module.register_forward_pre_hook(enter, prepend=True, with_kwargs=True)
                 module.register_forward_hook(self._leave)
-        scripted.pop(net, None)
-        modes = (self.uncounted, self.flop_counter, self.fields, self)
-        with ExitStack() as stack:
-            for context in (_isolated(net, device), self._following(scripted), *modes):
-                stack.enter_context(context)
+        with _isolated(net, device), self.flop_counter, self.fields, self:
             self._leave(net, (image,), net(image))
         self._add_unused_params(root)
         return root
-
-    @contextmanager
-    def _following(self, scripted):
-        """Enter and leave scripted modules by hooks on all modules; they take none of their own."""
-
-        def enter(module, args):
-            if module in scripted:
-                self._enter(scripted[module], module, args, {})
-
-        def leave(module, args, output):
-            if module in scripted:
-                self._leave(module, args, output)
-
-        hooks = [register_module_forward_pre_hook(enter), register_module_forward_hook(leave)]
-        try:
-            yield
-        finally:
-            for hook in hooks:
-                hook.remove()
 
     def _enter(self, name, module, args, kwargs):
         self._book_flops()
@@ -578,24 +487,22 @@ class _Recorder(TorchDispatchMode):
         shape = tuple(outputs[0].shape) if outputs else ()
         call.output_shape = shape[1:] if shape[:1] == (1,) else shape
         if outputs:
-            call.receptive_field = self.fields.of(outputs[0])
-            call.field_lost_by = self.fields.lost_by(outputs[0])
+            call.receptive_field, call.field_lost_by = self.fields.of(outputs[0])
 
     def _book_flops(self):
         flops = self.flop_counter.get_total_flops()
         self.running[-1].flops += flops - self.booked_flops
         self.booked_flops = flops
 
-    def _book_uncounted(self, op):
-        self.running[-1].uncounted.append(op)
-
     def __torch_dispatch__(self, op, types, args=(), kwargs=None):
-        """Run an operation and book the parameters that it is the first to use."""
-        if op is aten.convolution.default:
+        """Run an operation; book the parameters that it is the first to use, and unknown work."""
+        if op is _aten.convolution.default:
             _check_convolution(*args)
         inputs = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
         call = self.running[-1]
         call.params += self._claim(inputs)
+        if _has_unknown_macs(op):
+            call.uncounted.append(str(op.overloadpacket))
         for x in inputs:
             if isinstance(x, nn.Parameter) and id(x) not in self.own_params:
                 self.own_params.add(id(x))  # it is booked once
@@ -622,8 +529,7 @@ class _Recorder(TorchDispatchMode):
 
     def explain(self, error):
         """Say which layer failed, what it got and wanted, and what ran before it."""
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        reason = lines[-1 if "TorchScript" in lines[0] else 0]
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         if not self.running:
             return (
                 f"trace runs a copy of the network, and copy.deepcopy could not make it: {reason}"
@@ -690,15 +596,11 @@ def _remedy(name, wanted, shape, dim, image_shape):
     if len(shape) == 4 and name == "in_features":
         size = math.prod(shape[1:])
         if wanted == size:
-            return f"{wants}, which is {_product_text(shape[1:])}: put nn.Flatten() before it"
+            return f"{wants}, which is {'*'.join(map(str, shape[1:]))}: put nn.Flatten() before it"
         if wanted == shape[1]:
             return f"{wants}, the channels: pool to 1x1 and put nn.Flatten() before it"
         return f"{wants}: put nn.Flatten() before it and set in_features={size}"
     return f"{wants}: set {name}={shape[dim]}, or give it {wanted}"
-
-
-def _product_text(sizes):
-    return "*".join(map(str, sizes))
 
 
 def _required_inputs(module):

@@ -1,38 +1,53 @@
 """Weights from files, and published ones in networks that name their layers otherwise.
 
-Entries are paired by name where both sides have the same names. Otherwise they are paired by order,
+Layers are paired by name where both sides have the same names. Otherwise they are paired by order,
 since our networks register their layers in the order of the published code. A file may have lost
-that order: safetensors sorts by name. So each order that the names allow is held against the roles
-and shapes of our entries, and weights are loaded only if one order is left.
+that order: safetensors sorts by name. Then the numbers in the names must bring it back, layer by
+layer among those of one shape, or nothing is loaded.
 """
 
+import math
 import re
 import zipfile
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from difflib import SequenceMatcher
-from itertools import zip_longest
+from itertools import accumulate, groupby, pairwise, zip_longest
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
 # How the names in the auxiliary heads start.
-OURS = ("auxiliary",)
-THEIRS = {"torchvision": ("AuxLogits.", "aux1.", "aux2."), "timm": ("AuxLogits.",)}
+_OURS = ("auxiliary",)
+_THEIRS = {"torchvision": ("AuxLogits.", "aux1.", "aux2."), "timm": ("AuxLogits.",)}
 
 # What files from before PyTorch 0.4.1 do not hold.
-COUNTER = "num_batches_tracked"
+_COUNTER = "num_batches_tracked"
 
 # Where a checkpoint keeps its state dict.
-CHECKPOINT_KEYS = ("state_dict", "model_state_dict", "model")
+_CHECKPOINT_KEYS = ("state_dict", "model_state_dict", "model")
 
 # The numbers in "conv2", "branch3x3_2a" and "Mixed_5b", each with its letter.
-NUMBER = re.compile(r"(\d+)([a-z](?![a-z0-9]))?")
+_NUMBER = re.compile(r"(\d+)([a-z](?![a-z0-9]))?")
 
 
-def read(path):
+def relative_difference(ours: Tensor, theirs: Tensor) -> float:
+    """Return the norm of the difference of two tensors, over the norm of theirs.
+
+    Raises:
+        ValueError: Their shapes differ.
+    """
+    if ours.shape != theirs.shape:
+        raise ValueError(
+            f"ours and theirs must have one shape, and have {tuple(ours.shape)} and "
+            f"{tuple(theirs.shape)}: try the same images in both networks"
+        )
+    return ((ours - theirs).norm() / theirs.norm()).item()
+
+
+def read(path: str | Path) -> dict[str, Tensor]:
     """Read a state dict from a file, and run nothing that may lie in it.
 
     A file of PyTorch is an archive of tensors and of instructions that put them together. Those can
@@ -48,11 +63,12 @@ def read(path):
         A dictionary from names to tensors, on the CPU; sorted by name if it comes from safetensors.
 
     Raises:
+        FileNotFoundError: There is no such file.
         ValueError: The file is cut off or damaged, would run code, or holds something else.
     """
     import safetensors.torch  # here, since networks train without it
 
-    with open(path, "rb") as file:  # of a file that is not there, Python's own error speaks
+    with open(path, "rb") as file:  # outside the try: a missing file is Python's own error
         start = file.read(9)
     damaged, code = None, []
     try:
@@ -60,7 +76,10 @@ def read(path):
             found = safetensors.torch.load(Path(path).read_bytes())
             found = {name: found[name] for name in sorted(found)}
         else:
-            damaged, code = _inspect(path)
+            if zipfile.is_zipfile(path):  # torch wrote another format until 2020
+                with zipfile.ZipFile(path) as archive:
+                    damaged = archive.testzip()
+                code = sorted(get_unsafe_globals_in_checkpoint(path))
             found = {} if damaged or code else torch.load(path, "cpu", weights_only=True)
     except Exception:  # garbage breaks an unpickler in any way; torch's advice is to unprotect it
         raise ValueError(
@@ -84,33 +103,12 @@ def read(path):
     return found
 
 
-def _inspect(path):
-    """Return the part of an archive whose checksum is wrong, and the functions it would call."""
-    if not zipfile.is_zipfile(path):  # torch wrote another format until 2020
-        return None, []
-    with zipfile.ZipFile(path) as archive:
-        return archive.testzip(), sorted(get_unsafe_globals_in_checkpoint(path))
-
-
-def _without_checkpoint(found):
-    """Return the state dict that lies in a checkpoint, or else what was given."""
-    if not isinstance(found, Mapping):
-        return found
-    inside = [found[key] for key in CHECKPOINT_KEYS if _is_state_dict(found.get(key))]
-    return inside[0] if len(inside) == 1 else found
-
-
-def _is_state_dict(found):
-    """Tell whether this is a dictionary from names to tensors."""
-    return isinstance(found, Mapping) and not _no_tensors(found)
-
-
-def _no_tensors(found):
-    """List the names of what is no tensor."""
-    return [name for name, value in found.items() if not isinstance(value, torch.Tensor)]
-
-
-def load(net, state_dict, layout="torchvision", skip_head=False):
+def load(
+    net: nn.Module,
+    state_dict: Mapping[str, Tensor],
+    layout: str = "torchvision",
+    skip_head: bool = False,
+) -> list[str]:
     """Load published weights into a network and return the names that were skipped.
 
     Auxiliary heads that the network was built without are skipped. A network for grey images takes
@@ -128,33 +126,27 @@ def load(net, state_dict, layout="torchvision", skip_head=False):
 
     Raises:
         ValueError: The layout is unknown, state_dict is no state dict, entries are missing,
-            unexpected or of another shape, or more than one order of them would fit. Nothing is
-            loaded then.
+            unexpected or of another shape, or their order is lost. Nothing is loaded then.
     """
-    if layout not in THEIRS:
+    if layout not in _THEIRS:
         raise ValueError(f"layout={layout!r} must be 'torchvision' or 'timm': try 'torchvision'")
     state_dict = _require_state_dict(net, state_dict)
     ours, our_prefix = _without_prefix(net.state_dict())
     theirs, their_prefix = _without_prefix(state_dict)
-    if not any(name.endswith(COUNTER) for name in theirs):
-        ours = {name: value for name, value in ours.items() if not name.endswith(COUNTER)}
-    our_body, our_auxiliary = _split(ours, OURS)
-    their_body, their_auxiliary = _split(theirs, OURS + THEIRS[layout])
+    if not any(name.endswith(_COUNTER) for name in theirs):
+        ours = {name: value for name, value in ours.items() if not name.endswith(_COUNTER)}
+    our_body, our_auxiliary = _split(ours, _OURS)
+    their_body, their_auxiliary = _split(theirs, _OURS + _THEIRS[layout])
     wanted, given = _kinds(ours), _kinds(theirs)
     _take_colour_for_grey(our_body, wanted, given)
     head = our_body[-2:] if skip_head else []
-
-    def fits(name, other):
-        role, shape = given.get(other, (None, None))
-        return wanted.get(name) == (role, shape) or (name in head and wanted[name][0] == role)
-
-    pairs, skipped = _pair(our_body, their_body, fits), their_auxiliary
+    if head:
+        _take_any_head(head, our_body, their_body, wanted, given)
+    pairs, skipped = _pair(our_body, their_body, wanted, given), their_auxiliary
     if our_auxiliary and not skip_head:
-        pairs, skipped = pairs + _pair(our_auxiliary, their_auxiliary, fits), []
-    if not all(fits(*pair) for pair in pairs):
-        misfits = _misfits(pairs, wanted, given)
-        misfits = [pair for pair in misfits if pair[0] not in head] or misfits
-        raise ValueError(_explain(misfits, net, ours, theirs))
+        pairs, skipped = pairs + _pair(our_auxiliary, their_auxiliary, wanted, given), []
+    if any(wanted.get(name) != given.get(other) for name, other in pairs):
+        raise ValueError(_explain(_misfits(pairs, wanted, given), net, ours, theirs))
 
     loaded = net.state_dict()
     for name, other in pairs:
@@ -166,6 +158,26 @@ def load(net, state_dict, layout="torchvision", skip_head=False):
     net.load_state_dict(loaded)
     skipped = [other for name, other in pairs if name in head] + skipped
     return [their_prefix + other for other in skipped]
+
+
+# What is given
+
+
+def _without_checkpoint(found):
+    """Return the state dict that lies in a checkpoint, or else what was given."""
+    if not isinstance(found, Mapping):
+        return found
+    inside = [found[key] for key in _CHECKPOINT_KEYS if _is_state_dict(found.get(key))]
+    return inside[0] if len(inside) == 1 else found
+
+
+def _is_state_dict(found):
+    return isinstance(found, Mapping) and not _no_tensors(found)
+
+
+def _no_tensors(found):
+    """List the names of what is no tensor."""
+    return [name for name, value in found.items() if not isinstance(value, Tensor)]
 
 
 def _require_state_dict(net, state_dict):
@@ -203,14 +215,27 @@ def _without_prefix(entries):
 
 
 def _split(names, prefix):
-    """Part the names of the auxiliary heads from the others; both keep their order."""
+    """Split the names of the auxiliary heads from the others; both keep their order."""
     auxiliary = [name for name in names if name.startswith(prefix)]
     return [name for name in names if not name.startswith(prefix)], auxiliary
+
+
+# Layers and their order
 
 
 def _kinds(entries):
     """Return the role of each entry, such as running_mean, and its shape."""
     return {name: (name.rpartition(".")[2], value.shape) for name, value in entries.items()}
+
+
+def _alike(names, kinds):
+    """Group the layers by kind, which is their roles and shapes; they stay in order."""
+    layers, alike = defaultdict(set), defaultdict(list)
+    for name in names:
+        layers[name.rpartition(".")[0]].add(kinds[name])
+    for layer, entries in layers.items():
+        alike[frozenset(entries)].append(layer)
+    return alike
 
 
 def _take_colour_for_grey(names, wanted, given):
@@ -222,94 +247,87 @@ def _take_colour_for_grey(names, wanted, given):
             wanted[stem] = colour
 
 
-def _pair(names, others, fits):
+def _take_any_head(head, names, others, wanted, given):
+    """Want for the last layer the shapes of the one layer that is given beside all others."""
+    ours, theirs = _alike(names[: -len(head)], wanted), _alike(others, given)
+    left = [kind for kind in theirs for _ in range(len(theirs[kind]) - len(ours[kind]))]
+    roles = {wanted[name][0]: name for name in head}
+    if len(left) == 1 and dict(left[0]).keys() == roles.keys():
+        wanted.update({roles[role]: (role, shape) for role, shape in left[0]})
+
+
+def _pair(names, others, wanted, given):
     """Pair entries by name, or else in the only order in which all of them fit.
 
-    Where more than one order fits, the given one counts if it is among them, unless it is sorted by
-    name. Where none fits, the pairs are those of the given one, for the refusal to show.
+    That is the given order, unless it is merely sorted by name, or that of the numbers in the
+    names. Pairs that do not fit are returned too, for the refusal to show.
     """
+    pairs = list(zip_longest(names, others))
     if set(names) == set(others):
         return [(name, name) for name in names]
-    pairs = list(zip_longest(names, others))
-    if len(names) != len(others):
+    if Counter(wanted[name] for name in names) != Counter(given[other] for other in others):
         return pairs
-    orders = _orders(others, lambda other, place: fits(names[place], other))
-    has_order = all(fits(*pair) for pair in pairs) and others != sorted(others)
-    if has_order:
-        orders = [others] if others in orders else [*orders[:1], others]
-    if len(orders) > 1:
-        raise ValueError(_explain_orders(*orders, has_order))
-    return list(zip(names, orders[0], strict=True)) if orders else pairs
+    fits = all(wanted[name] == given[other] for name, other in pairs)
+    orders = [others] if fits and others != sorted(others) else []
+    orders += _numbered(names, others, wanted, given)
+    orders = [order for order in orders if _stand_together(order)]
+    if not orders:
+        raise ValueError(
+            "state_dict must have the order of its network, and the order is lost, as in a file "
+            "that was sorted by name. Load the published network first, "
+            "published.load_state_dict(state_dict), and try "
+            "weights.load(net, published.state_dict())"
+        )
+    for one, other in zip(orders[0], orders[-1], strict=True):
+        if one != other:
+            raise ValueError(
+                f"state_dict must tell {other} from {one}, and both fit in the same place. Its "
+                "names are not in the order of their numbers. If they are in that of the network, "
+                "try weights.load(net, dict(zip(net.state_dict(), state_dict.values())))"
+            )
+    return list(zip(names, orders[0], strict=True))
 
 
-def _orders(given, fits):
-    """Return the orders in which a network may have registered its entries, two at most.
+def _numbered(names, others, wanted, given):
+    """Return the order in which the layers of each kind follow their numbers, in a list.
 
-    The entries of a module stand together, and modules whose names differ in their numbers alone,
-    as conv1 and conv2 do, follow the numbers. All orders count in which each entry fits its place.
-    If a module has more than one, numbers are compared across other words, too: conv1 and bn1 come
-    before conv2, layers before the stage of their number, and last what has none, as downsample.
-
-    Args:
-        given: The names as they came. If their order is among those returned, it is the first.
-        fits: Tells whether a name may stand at a place.
+    Numbers count across words, too: bn1 comes before conv2, and a layer before the larger stage of
+    its number. What has no number comes last, as downsample does. The list is empty if numbers do
+    not tell two layers apart.
     """
+    ours, theirs, partners = _alike(names, wanted), _alike(others, given), {}
+    sizes = Counter(module for other in others for module in _modules(other))
 
-    def arrange(names, start, depth, across_words=False):
-        """Arrange the entries of one module from the place `start` on."""
-        if names[0].count(".") < depth:
-            return [names] if fits(names[0], start) else []
-        children, rows = defaultdict(list), defaultdict(list)
-        for name in names:
-            children[name.split(".")[depth]].append(name)
-        for child in sorted(children, key=_numbers):
-            rows[NUMBER.sub("#", child)].append(child)
+    def rank(layer):
+        for module in _modules(layer):
+            numbers = [(int(n), letter) for n, letter in _NUMBER.findall(module.split(".")[-1])]
+            yield numbers[:1] or [(math.inf, "")], sizes[module], numbers
 
-        def rank(row):
-            return _numbers(row[0])[0], max(name.count(".") for name in children[row[0]])
-
-        # At each step one row gives its next child. Two orders of the same children are enough.
-        orders = {tuple(map(tuple, rows.values())): [[]]}
-        for _ in children:
-            longer = defaultdict(list)
-            for left, heads in orders.items():
-                first = min(rank(row) for row in left if row)
-                for i, row in enumerate(left):
-                    if not row or (across_words and rank(row) > first):
-                        continue
-                    tails = arrange(children[row[0]], start + len(heads[0]), depth + 1)
-                    rest = (*left[:i], row[1:], *left[i + 1 :])
-                    longer[rest] += [head + tail for head in heads for tail in tails]
-            for found in longer.values():
-                found.sort(key=lambda order: order != given[start : start + len(order)])
-            orders = {rest: found[:2] for rest, found in longer.items() if found}
-        found = next(iter(orders.values()), [])
-        if len(found) > 1 and not across_words:
-            return arrange(names, start, depth, across_words=True) or found
-        return found
-
-    return arrange(given, 0, 0)
+    for kind, layers in theirs.items():
+        ranks = {layer: list(rank(layer)) for layer in layers}
+        in_order = sorted(layers, key=ranks.get)
+        tied = any(ranks[one] == ranks[other] for one, other in pairwise(in_order))
+        if tied or len(layers) != len(ours[kind]):
+            return []
+        partners.update(zip(ours[kind], in_order, strict=True))
+    parts = [name.rpartition(".") for name in names]
+    return [[f"{partners[layer]}.{role}".removeprefix(".") for layer, _, role in parts]]
 
 
-def _numbers(name):
-    """Return the numbers in the name of a module, or infinity."""
-    return [(int(n), letter) for n, letter in NUMBER.findall(name)] or [(float("inf"), "")]
+def _modules(name):
+    """Return the names of the modules around an entry or a layer, and its own, outermost first."""
+    return accumulate(name.split("."), "{}.{}".format)
 
 
-def _explain_orders(one_order, other_order, has_order):
-    """Name the first two entries that could change places, and say what to try."""
-    pairs = zip(one_order, other_order, strict=True)
-    one, other = next(pair for pair in pairs if pair[0] != pair[1])
-    remedy = (
-        "Its names are not in the order of their modules and numbers. If they are in that of the "
-        "network, try "
-        "weights.load(net, dict(zip(net.state_dict(), state_dict.values())))"
-        if has_order
-        else "Its order is lost, as in a file that was sorted by name. Load the published network "
-        "first, published.load_state_dict(state_dict), and try "
-        "weights.load(net, published.state_dict())"
-    )
-    return f"state_dict must tell {one} from {other}, and both fit in the same place. {remedy}"
+def _stand_together(names):
+    """Return whether the entries of every module follow each other."""
+    depths = range(max(name.count(".") for name in names))
+    around = [[name.split(".")[: depth + 1] for name in names] for depth in depths]
+    runs = [[tuple(module) for module, _ in groupby(modules)] for modules in around]
+    return all(len(modules) == len(set(modules)) for modules in runs)
+
+
+# Refusals
 
 
 def _misfits(pairs, wanted, given):
@@ -320,11 +338,10 @@ def _misfits(pairs, wanted, given):
     names = [name for name, _ in pairs if name]
     others = [other for _, other in pairs if other]
     named = [{name: (name, kinds[name]) for name in kinds} for kinds in (wanted, given)]
-    by_kind = sorted(names, key=wanted.get), sorted(others, key=given.get)
     ways = [
         _differences(names, others, wanted, given),
         _differences(sorted(names), sorted(others), *named),
-        _differences(*by_kind, wanted, given),
+        _differences(sorted(names, key=wanted.get), sorted(others, key=given.get), wanted, given),
     ]
     return min(filter(None, ways), key=len)
 

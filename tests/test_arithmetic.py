@@ -18,11 +18,11 @@ from cnnlib.arithmetic import (
     conv_cost,
     conv_size,
     conv_transpose_size,
+    dropped_pixels,
     hdc,
     hdc_search,
     pool_size,
     receptive_field,
-    unread,
 )
 
 
@@ -125,15 +125,15 @@ def test_pool_size_by_hand(arguments, expected):
         ((1, 1, 7, 3), 1),  # the only window lies in the padding
     ],
 )
-def test_unread_by_hand(arguments, expected):
-    assert unread(*arguments) == expected
+def test_dropped_pixels_by_hand(arguments, expected):
+    assert dropped_pixels(*arguments) == expected
 
 
 def test_one_pair_makes_the_answer_a_pair():
     assert conv_size((28, 32), 5) == (24, 28)
     assert conv_size(28, (5, 3), padding=(0, 1)) == (24, 28)
     assert conv_size(torch.Size([28, 32]), [5, 3]) == (24, 30)
-    assert unread((7, 8), 3, 2) == (0, 1)
+    assert dropped_pixels((7, 8), 3, 2) == (0, 1)
     assert conv_transpose_size(7, 2, stride=(2, 3)) == (14, 20)
     assert pool_size(28, (2, 4)) == (14, 7)  # the stride follows the kernel on each axis
     assert pool_size(size=(6, 7), kernel=3, stride=2, ceil_mode=True) == (3, 3)
@@ -275,9 +275,9 @@ def test_padding_by_name_equals_torch():
     assert_both_kinds(sizes)
     for size, arguments in zip(sizes, draws, strict=True):
         if size and arguments["padding"] == "same":
-            assert unread(**arguments) == 0
+            assert dropped_pixels(**arguments) == 0
         elif size:
-            assert unread(**arguments) == unread(**arguments | dict(padding=0))
+            assert dropped_pixels(**arguments) == dropped_pixels(**arguments | dict(padding=0))
     assert conv_size((28, 32), (3, 4), padding="same") == (28, 32)
 
 
@@ -286,7 +286,9 @@ def test_numpy_integers_are_whole_numbers_that_do_not_overflow():
     assert conv_size(small(120), small(5), small(1), small(10), small(1)) == 136
     assert conv_size(np.uint8(5), np.uint8(6), padding=np.uint8(1)) == 2
     assert conv_size((np.uint8(250), 250), 3, padding=np.uint8(9)) == (266, 266)
-    assert unread(np.uint8(200), small(3), np.uint8(2), np.uint8(90)) == unread(200, 3, 2, 90)
+    assert dropped_pixels(np.uint8(200), small(3), np.uint8(2), np.uint8(90)) == dropped_pixels(
+        200, 3, 2, 90
+    )
     assert conv_transpose_size(small(100), small(2), small(2)) == 200
     assert pool_size(small(120), small(3), small(1), small(1)) == 120
     assert conv_cost(small(64), small(64), small(3), small(28)) == conv_cost(64, 64, 3, 28)
@@ -318,7 +320,7 @@ def test_back_through_the_convolution_of_a_transposed_one():
     assert beyond > 50
 
 
-def test_unread_equals_the_tail_that_no_gradient_reaches():
+def test_dropped_pixels_equals_the_tail_that_no_gradient_reaches():
     rng = random.Random(5)
     tails = []
     for _ in range(2000):
@@ -329,12 +331,17 @@ def test_unread_equals_the_tail_that_no_gradient_reaches():
         F.conv1d(x, torch.ones(1, 1, kernel), None, stride, padding).sum().backward()
         read = x.grad.flatten().nonzero()
         tail = size - 1 - read.max().item() if len(read) else size
-        assert unread(size, kernel, stride, padding) == tail, (size, kernel, stride, padding)
+        assert dropped_pixels(size, kernel, stride, padding) == tail, (
+            size,
+            kernel,
+            stride,
+            padding,
+        )
         tails.append(tail)
     assert max(tails) >= 3
 
 
-def test_unread_equals_the_pixels_past_every_tap():
+def test_dropped_pixels_equals_the_pixels_past_every_tap():
     ranges = range(1, 12), range(1, 4), range(1, 9), range(4), range(1, 4)
     for size, kernel, stride, padding, dilation in product(*ranges):
         if dilation * (kernel - 1) + 1 > size + 2 * padding:
@@ -342,7 +349,7 @@ def test_unread_equals_the_pixels_past_every_tap():
         starts = range(-padding, size + padding - dilation * (kernel - 1), stride)
         last_tap = max(starts) + dilation * (kernel - 1)
         past = [pixel for pixel in range(size) if pixel > last_tap]
-        assert unread(size, kernel, stride, padding, dilation) == len(past)
+        assert dropped_pixels(size, kernel, stride, padding, dilation) == len(past)
 
 
 # Refusals
@@ -386,7 +393,7 @@ REFUSALS = [
         "padding=('same', 1) must be an int or an (h, w) pair: try padding=(3, 3)",
     ),
     (
-        lambda: unread(28, 3, 3, "same"),
+        lambda: dropped_pixels(28, 3, 3, "same"),
         "padding='same' keeps the size, and stride=3 does not: try padding=1",
     ),
     (
@@ -421,7 +428,7 @@ REFUSALS = [
         lambda: conv_size(28, (3, 3, 3)),
         "kernel=(3, 3, 3) must be an int or an (h, w) pair: try kernel=(3, 3)",
     ),
-    (lambda: unread(4, 3, 0), "stride=0 must be a whole number, 1 or more: try stride=1"),
+    (lambda: dropped_pixels(4, 3, 0), "stride=0 must be a whole number, 1 or more: try stride=1"),
     (
         lambda: conv_transpose_size(4, 3, 2, output_padding=2),
         "output_padding=2 must be smaller than stride=2 or dilation=1: try output_padding=1",

@@ -3,6 +3,7 @@
 import copy
 import functools
 import random
+import re
 import time
 from html.parser import HTMLParser
 
@@ -14,10 +15,10 @@ from torch import nn
 from torch.nn.modules import module as torch_module
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import models as torchvision_models
-from torchvision.ops import deform_conv2d, roi_align
+from torchvision.ops import deform_conv2d
 
 from cnnlib.arithmetic import receptive_field
-from cnnlib.trace import Row, trace
+from cnnlib.trace import Row, count_parameters, trace
 
 
 class Net(nn.Module):
@@ -177,6 +178,19 @@ def test_a_network_that_catches_an_error_goes_on():
     assert (table.total_params, table.total_macs) == (6, 16)
 
 
+def test_parameters_are_counted_once():
+    shared = conv(1, 1, 3)
+    net = nn.Sequential(shared, shared, nn.BatchNorm2d(1), nn.Conv2d(1, 2, 1))
+    net[2].requires_grad_(False)  # frozen, they are parameters all the same
+    assert count_parameters(net) == 9 + 2 + 4 == trace(net, (1, 8, 8)).total_params
+    assert count_parameters(nn.ReLU()) == 0
+
+
+def test_parameters_without_a_size_are_not_counted():
+    with pytest.raises(ValueError, match=r"lazy layer has not run.*try net\(images\) first"):
+        count_parameters(nn.Sequential(nn.LazyConv2d(4, 3)))
+
+
 # Totals, with torch as the oracle
 
 NETWORKS = {
@@ -250,29 +264,16 @@ def ones(x, *shape):
 LSTM = 4 * 5 * (8 + 5)  # four gates of 5 units, from 8 inputs and 5 states, at each of 8 rows
 PRODUCTS = {
     "bilinear": (Net(lambda net, x: net.b(x[0, 0], x[0, 0]), b=nn.Bilinear(8, 8, 5)), 8 * 5 * 64),
-    "LSTM": (Net(lambda net, x: net.b(x[:, 0])[0], b=nn.LSTM(8, 5, 1)), 8 * LSTM),
-    "LSTM, both ways, two layers": (
-        Net(lambda net, x: net.b(x[:, 0])[0], b=nn.LSTM(8, 5, 2, bidirectional=True)),
-        8 * 2 * (LSTM + 4 * 5 * (10 + 5)),
-    ),
     "GRU": (Net(lambda net, x: net.b(x[:, 0])[0], b=nn.GRU(8, 5)), 8 * 3 * 5 * (8 + 5)),
     "RNN": (Net(lambda net, x: net.b(x[:, 0])[0], b=nn.RNN(8, 5)), 8 * 5 * (8 + 5)),
     "LSTMCell": (Net(lambda net, x: net.b(x[0, 0])[0], b=nn.LSTMCell(8, 5)), 8 * LSTM),
     "matrix times vector": (lambda net, x: ones(x, 10, 64) @ x.flatten(), 640),
     "and a bias": (lambda net, x: torch.addmv(ones(x, 3), ones(x, 3, 8), x[0, 0, 0]), 24),
     "dot": (lambda net, x: x.flatten() @ x.flatten(), 64),
-    "vdot": (lambda net, x: torch.vdot(x.flatten(), x.flatten()), 64),
     "baddbmm": (lambda net, x: torch.baddbmm(x[0], x[0], x[0]), 512),
-    "addbmm": (lambda net, x: torch.addbmm(x[0, 0], x[0], x[0]), 512),
-    "addmm in place": (lambda net, x: ones(x, 8, 8).addmm_(x[0, 0], x[0, 0]), 512),
-    "addr": (lambda net, x: torch.addr(x[0, 0], x[0, 0, 0], x[0, 0, 0]), 64),
     "einsum": (lambda net, x: torch.einsum("nchw,ow->ncho", x, ones(x, 3, 8)), 8 * 8 * 3),
     "tensordot": (lambda net, x: torch.tensordot(x, ones(x, 8, 3), 1), 8 * 8 * 3),
     "attention": (lambda net, x: F.scaled_dot_product_attention(x, x, x), 2 * 8 * 8 * 8),
-    "deformable convolution": (
-        lambda net, x: deform_conv2d(x, ones(x, 1, 18, 8, 8), ones(x, 2, 1, 3, 3), padding=1),
-        8 * 8 * 2 * 9,
-    ),
 }
 
 
@@ -300,7 +301,6 @@ NO_PRODUCTS = {
     "numbers": lambda net, x: x.sort(-1).values.cumsum(1) + x.std() + x.topk(1, 1).values,
     "distance": lambda net, x: torch.linalg.vector_norm(x - 1, dim=1) + torch.dist(x, x),
     "picked": lambda net, x: torch.gather(x[:, [0]], 1, torch.zeros_like(x).long()).tril(),
-    "boxes": lambda net, x: roi_align(x, [ones(x, 1, 4)], 2),
     "activations": lambda net, x: F.hardswish(F.prelu(F.gelu(F.glu(x, 2)), ones(x, 1))),
 }
 
@@ -317,6 +317,13 @@ UNCOUNTED = {
     "distances": (lambda net, x: torch.cdist(x, x), "aten._cdist_forward"),
     "inverse": (lambda net, x: torch.linalg.inv(x), "aten.linalg_inv_ex"),
     "custom": (lambda net, x: twice_an_image(x), "cnnlib_tests.twice_an_image"),
+    "outer product": (lambda net, x: torch.addr(x[0, 0], x[0, 0, 0], x[0, 0, 0]), "aten.addr"),
+    "in place": (lambda net, x: ones(x, 8, 8).addmm_(x[0, 0], x[0, 0]), "aten.addmm_"),
+    "summed products": (lambda net, x: torch.addbmm(x[0, 0], x[0], x[0]), "aten.addbmm"),
+    "deformable convolution": (
+        lambda net, x: deform_conv2d(x, ones(x, 1, 18, 8, 8), ones(x, 2, 1, 3, 3), padding=1),
+        "torchvision.deform_conv2d",
+    ),
 }
 
 
@@ -568,7 +575,7 @@ SQUARE = (8, 8, 8)  # channels, height and width that a careless rule mistakes f
 UNKNOWN = {
     "roll": lambda net, x: x.roll(1, 2),
     "select": lambda net, x: x[..., 3],
-    "pooled side by side": lambda net, x: F.avg_pool2d(torch.cat([x, x], 2), 2),
+    "side by side": lambda net, x: torch.cat([x, x], 2),
     "two rates": lambda net, x: x[:, :, ::2] + x[:, :, :4],
     "dilated and strided transpose": lambda net, x: F.conv_transpose2d(
         x, torch.ones(8, 1, 3, 3, device=x.device), stride=2, dilation=2
@@ -592,7 +599,6 @@ PLACES_IN_OTHER_DIMENSIONS = {  # with the field by hand; 8 places of a 3x3 fiel
     "transpose": (lambda net, x: x.transpose(1, 2), 3),
     "permute": (lambda net, x: x.permute(0, 2, 3, 1), 3),
     "narrowing mean": (lambda net, x: x.mean(3), (3, 10)),
-    "side by side": (lambda net, x: torch.cat([x, x], 2), 3),
     "linear on columns": (lambda net, x: F.linear(x, torch.ones(8, 8, device=x.device)), (3, 10)),
     "one-dimensional": (
         lambda net, x: F.conv1d(x[0], torch.ones(8, 8, 3, device=x.device)),
@@ -729,11 +735,13 @@ class Gate(nn.Module):
 @pytest.mark.parametrize(
     "compile_it", [torch.jit.script, lambda net: torch.jit.trace(net, torch.zeros(1, 2, 8, 8))]
 )
-def test_a_scripted_module_is_one_row(compile_it):
+def test_a_scripted_module_is_refused(compile_it):
     scripted = compile_it(Gate().eval())
-    rows = trace(nn.Sequential(nn.Conv2d(1, 2, 3), nn.Sequential(scripted)), (1, 12, 12)).rows
-    assert rows[1] == Row("1.0", "Gate", (2, 8, 8), 38 + 4, 36 * 64, 5)
-    assert trace(scripted, (2, 10, 10)).rows == (Row("", "Gate", (2, 8, 8), 42, 36 * 64, 3),)
+    for net in (scripted, nn.Sequential(nn.Conv2d(1, 2, 3), scripted)):
+        with pytest.raises(
+            ValueError, match=r"^net=\w+ must run in Python.* before torch.jit.script"
+        ):
+            trace(net, (2, 12, 12))
 
 
 def listed_layers():
@@ -1103,6 +1111,8 @@ class Cells(HTMLParser):
     def handle_data(self, data):
         if self.lines and self.open_tags and self.open_tags[-1] in ("td", "th"):
             self.lines[-1][-1] += data.strip()
+        if self.open_tags and self.open_tags[-1] == "summary":
+            self.summary = data
 
 
 def test_html_holds_the_same_table_and_the_shares():
@@ -1115,9 +1125,25 @@ def test_html_holds_the_same_table_and_the_shares():
         ["1", "Conv2d", "3x4x4", "3", "42.9%", "48", "42.9%", "2"],
         ["Total", "", "", "7", "", "112", "", ""],
     ]
-    assert page.attributes == {"style"}
-    assert [bar.split(";")[1] for bar in page.bars] == ["width:60px"] * 2 + ["width:45px"] * 2
+    assert page.attributes == {"style", "open"}
+    assert [bar.split(";")[3] for bar in page.bars] == ["width:60px"] * 2 + ["width:45px"] * 2
     assert html == trace(nn.Sequential(conv(1, 1, 2), conv(1, 3, 1)), (1, 5, 5))._repr_html_()
+
+
+def test_html_of_a_long_table_is_folded_under_its_totals():
+    for rows, folded in ((25, False), (26, True)):
+        html = trace(nn.Sequential(conv(1, 2, 1), *(nn.ReLU() for _ in range(rows - 1))), (1, 9, 9))
+        page = Cells(html._repr_html_())
+        assert page.summary == "Sequential, input 1x9x9: 2 parameters, 162 MACs"
+        assert ("open" not in page.attributes) == folded
+
+
+def test_html_keeps_its_header_while_it_scrolls():
+    html = trace(small_net(), (1, 28, 28))._repr_html_()
+    box, header = (re.search(rf'<{tag} style="([^"]*)"', html).group(1) for tag in ("div", "thead"))
+    assert "max-height" in box and "overflow:auto" in box
+    assert "position:sticky;top:0" in header
+    assert "background:var(--jp-layout-color0," in header  # that of the page, light or dark
 
 
 def test_html_of_a_network_without_parameters_and_with_an_odd_name():
