@@ -1,4 +1,4 @@
-"""The data: files, where they lie and their damage, subsets, orders, resizing, the stand-in.
+"""The data: files, where they lie and their damage, subsets, orders, resizing, the synthetic stand-in.
 
 The files here are small ones that the tests make, with checksums to match, so that everything runs
 without a network. Where CNNLIB_DATA names the real archives, those are read as well.
@@ -9,9 +9,9 @@ import functools
 import gzip
 import hashlib
 import multiprocessing
-import os
 import re
 import shutil
+import socket
 import sys
 import threading
 from http.client import BadStatusLine
@@ -21,11 +21,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 from torchvision.datasets import FashionMNIST
 
-from cnnlib.data import Batches, Data, fashion_mnist, random_crop
-from cnnlib.data import mnist as module
+from cnnlib.data import Batches, Data, _files, fashion_mnist, mnist, random_crop
 from cnnlib.data.synthetic import draw as draw_garments
 
 PER_CLASS = {"train": 12, "t10k": 5}
@@ -46,28 +46,25 @@ def folder(tmp_path, monkeypatch):
     """A folder with four small archives, which take the place of the real ones; no network."""
     raw = tmp_path / "FashionMNIST" / "raw"
     raw.mkdir(parents=True)
-    archives, unpacked = [], {}
+    checksums = {}
     for part, per_class in PER_CLASS.items():
         images, labels = draw_garments(10 * per_class, seed=len(part))
         contents = {"images-idx3": images[:, 0].numpy(), "labels-idx1": labels.byte().numpy()}
         for kind, array in contents.items():
             name = f"{part}-{kind}-ubyte"
             content = idx(array)
-            packed = gzip.compress(content, mtime=0)
-            (raw / f"{name}.gz").write_bytes(packed)
-            archives.append((f"{name}.gz", md5(packed)))
-            unpacked[name] = md5(content)
-    monkeypatch.setattr(FashionMNIST, "resources", archives)
-    monkeypatch.setattr(FashionMNIST, "mirrors", ["http://127.0.0.1:9/"])
-    monkeypatch.setattr(module, "UNPACKED_MD5", unpacked)
-    monkeypatch.setattr(module, "COUNTS", {"train": 120, "test": 50})
+            (raw / f"{name}.gz").write_bytes(gzip.compress(content, mtime=0))
+            checksums[name] = md5(content)
+    monkeypatch.setattr(_files, "SITE", "http://127.0.0.1:9")
+    monkeypatch.setattr(_files, "MD5", checksums)
+    monkeypatch.setattr(mnist, "COUNTS", {"train": 120, "test": 50})
     return tmp_path
 
 
 @pytest.fixture
 def nowhere(tmp_path, monkeypatch):
     """No archives and no network."""
-    monkeypatch.setattr(FashionMNIST, "mirrors", ["http://127.0.0.1:9/"])
+    monkeypatch.setattr(_files, "SITE", "http://127.0.0.1:9")
     return tmp_path / "nowhere"
 
 
@@ -96,9 +93,9 @@ def test_archives_are_unpacked_and_read(folder):
 def test_the_folder_is_root_else_the_variable_else_the_users_cache(folder, monkeypatch, nowhere):
     monkeypatch.setenv("CNNLIB_DATA", str(folder))
     assert fashion_mnist().source == "Fashion-MNIST"
-    assert fashion_mnist(root=nowhere).source == "drawn stand-in"
+    assert fashion_mnist(root=nowhere).source == "synthetic stand-in"
     monkeypatch.delenv("CNNLIB_DATA")
-    monkeypatch.setattr(module, "user_cache_path", lambda name: folder)
+    monkeypatch.setattr(_files, "user_cache_path", lambda name: folder)
     assert fashion_mnist().source == "Fashion-MNIST"
 
 
@@ -123,12 +120,12 @@ def test_a_damaged_archive_does_not_matter_once_it_is_unpacked(folder):
 
 @pytest.fixture
 def server(tmp_path_factory, monkeypatch):
-    """A folder whose files torchvision can download."""
+    """A folder whose files can be downloaded."""
     site = tmp_path_factory.mktemp("site")
     serve = functools.partial(SimpleHTTPRequestHandler, directory=site)
     with ThreadingHTTPServer(("127.0.0.1", 0), serve) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setattr(FashionMNIST, "mirrors", [f"http://127.0.0.1:{server.server_port}/"])
+        monkeypatch.setattr(_files, "SITE", f"http://127.0.0.1:{server.server_port}")
         yield site
         server.shutdown()
 
@@ -162,13 +159,13 @@ def test_an_empty_folder_is_filled_by_a_download(folder, server):
 def test_a_damaged_archive_without_network_ends_in_the_stand_in(folder, capsys):
     (folder / "FashionMNIST" / "raw" / "train-images-idx3-ubyte.gz").write_bytes(b"half")
     data = fashion_mnist(root=folder)
-    assert data.source == "drawn stand-in"
+    assert data.source == "synthetic stand-in"
     assert "train-images-idx3-ubyte.gz is damaged" in capsys.readouterr().out
 
 
-def load_in_a_process(folder, archives, unpacked, queue):
-    FashionMNIST.resources, FashionMNIST.mirrors = archives, ["http://127.0.0.1:9/"]
-    module.UNPACKED_MD5, module.COUNTS = unpacked, {"train": 120, "test": 50}
+def load_in_a_process(folder, checksums, queue):
+    _files.SITE, _files.MD5 = "http://127.0.0.1:9", checksums
+    mnist.COUNTS = {"train": 120, "test": 50}
     queue.put(fashion_mnist(root=folder, device="cpu").source)
 
 
@@ -176,7 +173,7 @@ def load_in_a_process(folder, archives, unpacked, queue):
 def test_two_processes_may_start_at_once(folder):
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
-    arguments = (folder, FashionMNIST.resources, module.UNPACKED_MD5, queue)
+    arguments = (folder, _files.MD5, queue)
     processes = [context.Process(target=load_in_a_process, args=arguments) for _ in range(3)]
     for process in processes:
         process.start()
@@ -184,6 +181,19 @@ def test_two_processes_may_start_at_once(folder):
     for process in processes:
         process.join()
     assert found == ["Fashion-MNIST"] * 3
+
+
+def test_one_process_at_a_time_unpacks(folder):
+    raw = folder / "FashionMNIST" / "raw"
+    found = []
+    second = threading.Thread(target=lambda: found.append(fashion_mnist(root=folder).source))
+    with FileLock(raw / "fashion_mnist.lock"):
+        second.start()
+        second.join(timeout=0.5)
+        assert second.is_alive()
+        assert not (raw / "train-images-idx3-ubyte").exists()
+    second.join(timeout=60)
+    assert found == ["Fashion-MNIST"]
 
 
 def test_a_folder_that_is_not_one_is_refused(tmp_path, monkeypatch):
@@ -205,14 +215,14 @@ def contents(folder):
 
 def write_only_below(writable, monkeypatch):
     """Make the folders that may be written those below some, as on a machine where rights are few."""
-    temporary_file = module.tempfile.TemporaryFile
+    temporary_file = _files.tempfile.TemporaryFile
 
     def refuse(dir):
         if not any(allowed in Path(dir).parents for allowed in writable):
             raise OSError(errno.EROFS, "read-only file system")
         return temporary_file(dir=dir)
 
-    monkeypatch.setattr(module.tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr(_files.tempfile, "TemporaryFile", refuse)
 
 
 @pytest.mark.parametrize("place", ["cache", "temporary"])
@@ -221,8 +231,8 @@ def test_files_in_a_folder_that_cannot_be_written_are_read(
 ):
     """The user's cache takes what is unpacked, and a temporary folder if that is closed, too."""
     other = tmp_path_factory.mktemp("other")
-    monkeypatch.setattr(module, "user_cache_path", lambda name: other / "cache")
-    monkeypatch.setattr(module, "temporary_folder", lambda: other / "temporary")
+    monkeypatch.setattr(_files, "user_cache_path", lambda name: other / "cache")
+    monkeypatch.setattr(_files, "TEMPORARY", other / "temporary")
     write_only_below([other / place], monkeypatch)
     before = contents(folder)
     for _ in range(2):
@@ -233,21 +243,23 @@ def test_files_in_a_folder_that_cannot_be_written_are_read(
 
 def test_an_empty_folder_that_cannot_be_written_is_named(nowhere, monkeypatch, capsys):
     write_only_below([], monkeypatch)
-    assert fashion_mnist(train=10, test=10, root=nowhere).source == "drawn stand-in"
+    assert fashion_mnist(train=10, test=10, root=nowhere).source == "synthetic stand-in"
     raw = nowhere / "FashionMNIST" / "raw"
     assert f"downloaded: {raw} cannot be written. It was looked for in" in capsys.readouterr().out
 
 
 def test_a_name_too_long_is_said(nowhere, capsys):
-    assert fashion_mnist(train=10, test=10, root=nowhere / ("x" * 5000)).source == "drawn stand-in"
+    assert (
+        fashion_mnist(train=10, test=10, root=nowhere / ("x" * 5000)).source == "synthetic stand-in"
+    )
     assert "cannot be written" in capsys.readouterr().out
 
 
 def test_a_user_without_a_home_has_a_temporary_folder(folder, monkeypatch):
     monkeypatch.delenv("CNNLIB_DATA", raising=False)
-    monkeypatch.setattr(module, "user_cache_path", lambda name: Path("~/.cache/cnnlib"))
-    monkeypatch.setattr(module.tempfile, "gettempdir", lambda: str(folder.parent))
-    assert module.data_folder(None) == folder.parent / "cnnlib"
+    monkeypatch.setattr(_files, "user_cache_path", lambda name: Path("~/.cache/cnnlib"))
+    monkeypatch.setattr(_files, "TEMPORARY", folder)
+    assert fashion_mnist().source == "Fashion-MNIST"
 
 
 @pytest.mark.parametrize("ending", ["", ".gz"])
@@ -305,8 +317,8 @@ def test_a_damaged_file_of_the_user_is_named_and_kept(folder, tmp_path_factory, 
     flipped = whole[:15] + bytes([whole[15] ^ 255]) + whole[16:]
     for content in (b"", b"half", whole[:-9], flipped, gzip.compress(b"other")):
         damaged.write_bytes(content)
-        module.UNREACHABLE.clear()
-        assert fashion_mnist(train=10, test=10, root=base).source == "drawn stand-in"
+        _files.UNREACHABLE.clear()
+        assert fashion_mnist(train=10, test=10, root=base).source == "synthetic stand-in"
         said = f"{damaged} is damaged or is not of Fashion-MNIST: it is left as it is"
         assert said in capsys.readouterr().out
         assert damaged.read_bytes() == content
@@ -316,7 +328,7 @@ def test_a_damaged_file_of_another_spelling_is_kept(folder, capsys):
     damaged = folder / "FashionMNIST" / "raw" / "train-labels.idx1-ubyte"
     damaged.write_bytes(b"half")
     (damaged.parent / "train-labels-idx1-ubyte.gz").unlink()
-    assert fashion_mnist(train=10, test=10, root=folder).source == "drawn stand-in"
+    assert fashion_mnist(train=10, test=10, root=folder).source == "synthetic stand-in"
     assert f"{damaged} is damaged" in capsys.readouterr().out
     assert damaged.read_bytes() == b"half"
 
@@ -324,16 +336,16 @@ def test_a_damaged_file_of_another_spelling_is_kept(folder, capsys):
 def test_what_is_not_found_is_said_with_the_folder_and_the_names(folder, nowhere, capsys):
     (folder / "FashionMNIST" / "raw" / "t10k-images-idx3-ubyte.gz").unlink()
     for root in (folder, nowhere):
-        assert fashion_mnist(train=10, test=10, root=root).source == "drawn stand-in"
+        assert fashion_mnist(train=10, test=10, root=root).source == "synthetic stand-in"
         out = capsys.readouterr().out
         assert out.startswith("Fashion-MNIST could not be found or downloaded: Error downloading ")
         assert out.count("\n") == 1
         assert f"It was looked for in {root}, where you can put the four files yourself: " in out
-        assert out.endswith(": " + ", ".join(name for name, _ in FashionMNIST.resources) + "\n")
+        assert out.endswith(": " + ", ".join(f"{name}.gz" for name in _files.MD5) + "\n")
 
 
 def test_files_put_there_after_a_failed_download_are_found(folder, nowhere, capsys):
-    assert fashion_mnist(train=10, test=10, root=nowhere).source == "drawn stand-in"
+    assert fashion_mnist(train=10, test=10, root=nowhere).source == "synthetic stand-in"
     for path in (folder / "FashionMNIST" / "raw").iterdir():
         shutil.copy(path, nowhere)
     assert fashion_mnist(root=nowhere).source == "Fashion-MNIST"
@@ -344,21 +356,42 @@ def test_a_full_disk_leaves_no_half_file(folder, monkeypatch, capsys):
         target.write(source.read(50))
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(module.shutil, "copyfileobj", fill)
+    monkeypatch.setattr(_files.shutil, "copyfileobj", fill)
     before = contents(folder)
-    assert fashion_mnist(train=10, test=10, root=folder).source == "drawn stand-in"
+    assert fashion_mnist(train=10, test=10, root=folder).source == "synthetic stand-in"
     assert "No space left on device" in capsys.readouterr().out
     assert {p for p in contents(folder).keys() - before.keys() if p.suffix != ".lock"} == set()
 
 
+def test_a_silent_server_is_given_up(nowhere, monkeypatch, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # it accepts, and never answers
+        monkeypatch.setattr(_files, "SITE", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setattr(_files, "PATIENCE", 0.2)
+        assert fashion_mnist(train=10, test=10, root=nowhere).source == "synthetic stand-in"
+    assert "timed out" in capsys.readouterr().out
+    assert socket.getdefaulttimeout() is None
+
+
+def test_a_download_of_something_else_ends_in_the_stand_in(folder, server, capsys):
+    """A hotel's login page, say; once there is a network, the next process replaces it."""
+    for path in (folder / "FashionMNIST" / "raw").iterdir():
+        (server / path.name).write_bytes(b"<html>")
+    assert fashion_mnist(root=folder / "new").source == "synthetic stand-in"
+    assert "idx3-ubyte.gz: what came is damaged. It was looked for" in capsys.readouterr().out
+    for path in (folder / "FashionMNIST" / "raw").iterdir():
+        shutil.copy(path, server)
+    _files.UNREACHABLE.clear()
+    assert fashion_mnist(root=folder / "new").source == "Fashion-MNIST"
+
+
 @pytest.mark.parametrize("error", [BadStatusLine("hello"), RuntimeError("503"), TimeoutError()])
 def test_any_failure_of_a_download_ends_in_the_stand_in(nowhere, monkeypatch, capsys, error):
-    def fail(self):
+    def fail(url, timeout):
         raise error
 
-    monkeypatch.setattr(FashionMNIST, "download", fail)
+    monkeypatch.setattr(_files, "urlopen", fail)
     for said in ("could not be found or downloaded", "a download failed before"):
-        assert fashion_mnist(train=10, test=10, root=nowhere).source == "drawn stand-in"
+        assert fashion_mnist(train=10, test=10, root=nowhere).source == "synthetic stand-in"
         assert said in capsys.readouterr().out
 
 
@@ -367,14 +400,14 @@ def test_the_two_kinds_of_files_are_read_by_hand(tmp_path):
     labels, images = tmp_path / "labels", tmp_path / "images"
     labels.write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 1, 7]))
     images.write_bytes(bytes([0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 3, 1, 2, 3, 4, 5, 255]))
-    assert module.read_idx(labels).tolist() == [7]
-    assert module.read_idx(images).tolist() == [[[1, 2, 3]], [[4, 5, 255]]]
+    assert _files._read_idx(labels).tolist() == [7]
+    assert _files._read_idx(images).tolist() == [[[1, 2, 3]], [[4, 5, 255]]]
 
 
 def test_files_are_read_as_torchvision_reads_them(folder):
     fashion_mnist(root=folder)
     for part in ("train", "test"):
-        images, labels = module.read(folder, part)
+        images, labels = _files.read(folder / "FashionMNIST" / "raw", part)
         theirs = FashionMNIST(folder, train=part == "train")
         assert torch.equal(images[:, 0], theirs.data)
         assert torch.equal(labels, theirs.targets)
@@ -383,10 +416,15 @@ def test_files_are_read_as_torchvision_reads_them(folder):
 
 def test_a_failed_download_is_said_and_not_tried_again(nowhere, monkeypatch, capsys):
     tries = []
-    monkeypatch.setattr(FashionMNIST, "download", lambda self: tries.append(1))
+
+    def refuse(url, timeout):
+        tries.append(url)
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(_files, "urlopen", refuse)
     for _ in range(3):
-        assert fashion_mnist(train=10, test=10, root=nowhere).source == "drawn stand-in"
-    assert len(tries) == 1
+        assert fashion_mnist(train=10, test=10, root=nowhere).source == "synthetic stand-in"
+    assert tries == ["http://127.0.0.1:9/train-images-idx3-ubyte.gz"]
     assert "downloaded: a download failed before; restart the kernel" in capsys.readouterr().out
 
 
@@ -401,7 +439,7 @@ def test_a_folder_that_cannot_be_made_ends_in_the_stand_in(nowhere, monkeypatch)
         raise PermissionError("read-only")
 
     monkeypatch.setattr(Path, "mkdir", refuse)
-    assert fashion_mnist(train=10, test=10, root=nowhere).source == "drawn stand-in"
+    assert fashion_mnist(train=10, test=10, root=nowhere).source == "synthetic stand-in"
 
 
 def test_the_real_archives_have_the_published_mean_and_deviation():
@@ -448,7 +486,7 @@ def make_batches(count=10, size=(6, 6), batch_size=4, shuffle=True, seed=0):
 
 def test_only_some_classes_are_kept_and_labelled_anew(folder):
     data = fashion_mnist(root=folder, batch_size=7, device="cpu")
-    some = data.only("Bag", "Trouser")
+    some = data.select_classes("Bag", "Trouser")
     assert some.classes == ("Bag", "Trouser")
     assert (some.source, some.shape, some.device) == (data.source, data.shape, data.device)
     for ours, theirs in ((some.train, data.train), (some.test, data.test)):
@@ -463,16 +501,16 @@ def test_only_some_classes_are_kept_and_labelled_anew(folder):
 
 def test_images_held_out_are_training_images_that_are_not_trained_on():
     train = make_batches(10, shuffle=True, seed=3)
-    train.changes = (torch.neg,)
+    train.transforms = (torch.neg,)
     test = make_batches(5, batch_size=2, shuffle=False)
-    data = Data(train, test, module.CLASSES, "drawn")
+    data = Data(train, test, mnist.CLASSES, "drawn")
     held = data.hold_out(4)
     assert sorted(torch.cat([held.train.labels, held.test.labels]).tolist()) == list(range(10))
     assert len(held.test.labels) == 4
     for part in (held.train, held.test):  # the images of make_batches have their label's value
         assert torch.equal(part.images[:, 0, 0, 0], part.labels)
-    assert (held.train.shuffle, held.train.changes) == (True, (torch.neg,))
-    assert (held.test.shuffle, held.test.changes, held.test.batch_size) == (False, (), 2)
+    assert (held.train.shuffle, held.train.transforms) == (True, (torch.neg,))
+    assert (held.test.shuffle, held.test.transforms, held.test.batch_size) == (False, (), 2)
     assert torch.equal(held.test.labels, data.hold_out(4).test.labels)
     assert not torch.equal(held.test.labels, data.hold_out(4, seed=1).test.labels)
     assert held.test.labels.tolist() != sorted(held.test.labels.tolist()), "drawn at random"
@@ -481,22 +519,22 @@ def test_images_held_out_are_training_images_that_are_not_trained_on():
 
 @pytest.mark.parametrize("count", [0, 10, 2.5])
 def test_some_images_are_held_out_and_some_are_left(count):
-    data = Data(make_batches(10), make_batches(5), module.CLASSES, "drawn")
+    data = Data(make_batches(10), make_batches(5), mnist.CLASSES, "drawn")
     with pytest.raises(ValueError, match=f"count={count} must be a whole number from 1 to 9"):
         data.hold_out(count)
 
 
 def test_a_class_of_no_such_name_is_refused(folder):
     with pytest.raises(ValueError, match=r"name='Hat' must be a class: try one of \('T-shirt"):
-        fashion_mnist(root=folder).only("Bag", "Hat")
+        fashion_mnist(root=folder).select_classes("Bag", "Hat")
 
 
 @pytest.mark.parametrize("names", [(), ("Coat", "Bag", "Coat")])
 def test_classes_are_named_once(folder, names):
     with pytest.raises(
-        ValueError, match=r"must be one class or several .* try only\('T-shirt/top', 'T"
+        ValueError, match=r"must be one class or several .* try select_classes\('T-shirt/top', 'T"
     ):
-        fashion_mnist(root=folder).only(*names)
+        fashion_mnist(root=folder).select_classes(*names)
 
 
 def test_the_last_short_batch_is_kept():
@@ -505,15 +543,68 @@ def test_the_last_short_batch_is_kept():
     assert len(batches) == 3
 
 
-def test_each_pass_has_its_order_and_reseeding_starts_again():
+def orders(batches, *epochs, seed=None):
+    return [torch.cat([labels for _, labels in batches.epoch(e, seed)]).tolist() for e in epochs]
+
+
+def test_an_order_follows_from_the_seed_and_the_number_of_the_epoch():
+    """Epoch 3 is the same whether or not others were read, on another object, too."""
+    found = orders(make_batches(seed=1), 1, 2, 3)
+    assert all(sorted(order) == list(range(10)) for order in found)
     batches = make_batches(seed=1)
-    orders = [everything(batches)[1].tolist() for _ in range(3)]
-    assert all(sorted(order) == list(range(10)) for order in orders)
-    assert orders[0] != orders[1] != orders[2]
-    batches.reseed(1)
-    assert [everything(batches)[1].tolist() for _ in range(3)] == orders
-    batches.reseed(2)
-    assert everything(batches)[1].tolist() != orders[0]
+    assert orders(batches, 3, 1) == [found[2], found[0]]
+    next(iter(batches))
+    assert orders(batches, 2, 2) == [found[1]] * 2
+    assert orders(make_batches(seed=5), 1, 2, 3, seed=1) == found
+
+
+def test_no_two_of_many_seeds_and_epochs_have_the_same_order():
+    batches = make_batches(40)
+    seeds = [*range(20), -1, 2**32, 2**32 + 1, 2**62, 2**63 - 1, -(2**62)]
+    found = {(seed, e): orders(batches, e, seed=seed)[0] for seed in seeds for e in range(1, 20)}
+    assert len({tuple(order) for order in found.values()}) == len(found)
+    first = torch.tensor([order[0] for order in found.values()])
+    assert first.bincount(minlength=40).max() < 3 * len(found) / 40, "every image may come first"
+
+
+def test_passes_are_epochs_one_two_and_three():
+    batches = make_batches(seed=1)
+    passes = [everything(batches)[1].tolist() for _ in range(3)]
+    assert passes == orders(batches, 1, 2, 3)
+    assert passes[0] != passes[1] != passes[2]
+    first, second = iter(batches), iter(batches)  # two at once do not disturb each other
+    both = [
+        torch.cat([a[1] for a in pair])
+        for pair in zip(*zip(first, second, strict=True), strict=True)
+    ]
+    assert [order.tolist() for order in both] == orders(batches, 4, 5)
+
+
+def test_copies_count_their_own_epochs():
+    data = Data(make_batches(10, seed=1), make_batches(5), mnist.CLASSES, "drawn")
+    copies = {
+        "hold_out": lambda: data.hold_out(2).train,
+        "with_transforms": lambda: data.with_transforms(torch.neg).train,
+        "rebatch": lambda: data.train.rebatch(3),
+        "shard": lambda: data.train.shard(0, 2),
+        "select_classes": lambda: data.select_classes(*mnist.CLASSES).train,
+    }
+    for name, copied in copies.items():
+        everything(data.train)
+        copy, other = copied(), copied()
+        expected = orders(copy, 1, 2)
+        assert everything(copy)[1].tolist() == expected[0], name
+        everything(data.train)
+        everything(other)
+        assert everything(copy)[1].tolist() == expected[1], name
+    again = everything(data.train)[1].tolist()
+    assert again == orders(data.train, 2 * len(copies) + 1)[0], "copies leave it alone"
+
+
+@pytest.mark.parametrize("number", [0, -1, 1.5, True])
+def test_epochs_are_counted_from_one(number):
+    with pytest.raises(ValueError, match=f"number={number} must be a whole number from 1: try"):
+        make_batches().epoch(number)
 
 
 def test_images_stay_beside_their_labels():
@@ -555,7 +646,7 @@ def test_resizing_equals_pils_bilinear(size):
 
 def test_the_stand_in_says_so_everywhere(nowhere):
     data = fashion_mnist(train=40, test=20, root=nowhere)
-    assert data.source == "drawn stand-in"
+    assert data.source == "synthetic stand-in"
     assert "NOT FASHION-MNIST" in data.banner
     assert str(data).startswith(data.banner)
     assert "not Fashion-MNIST" in "".join(text.get_text() for text in data.show(8).texts)
@@ -587,7 +678,7 @@ def test_garments_are_drawn_inside_the_image():
 
 def test_each_label_names_what_is_drawn():
     images, labels = draw_garments(500, seed=0)
-    mean = {name: images[labels == k, 0].float().mean(0) for k, name in enumerate(module.CLASSES)}
+    mean = {name: images[labels == k, 0].float().mean(0) for k, name in enumerate(mnist.CLASSES)}
     clothes = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Shirt"]
     shoes = ["Sandal", "Sneaker", "Ankle boot"]
 
@@ -681,8 +772,8 @@ def test_a_picture_has_a_whole_number_of_images(nowhere, count):
 
 
 def test_methods_refuse_what_is_no_seed_or_padding():
-    data = Data(make_batches(10), make_batches(5), module.CLASSES, "drawn")
-    for call in (lambda: data.hold_out(3, seed="a"), lambda: data.train.reseed("a")):
+    data = Data(make_batches(10), make_batches(5), mnist.CLASSES, "drawn")
+    for call in (lambda: data.hold_out(3, seed="a"), lambda: data.train.epoch(1, seed="a")):
         with pytest.raises(ValueError, match="seed='a' must be a whole number: try seed=0"):
             call()
     for padding in (-1, 1.5, True):
@@ -690,44 +781,36 @@ def test_methods_refuse_what_is_no_seed_or_padding():
             random_crop(torch.zeros(1, 1, 4, 4), padding)
 
 
-def test_no_socket_timeout_is_left_behind(nowhere):
-    fashion_mnist(train=10, test=10, root=nowhere)
-    assert module.socket.getdefaulttimeout() is None
-    assert os.environ.get("CNNLIB_BUDGET", "quick") in ("quick", "full")
-
-
 @pytest.mark.parametrize(("count", "batch_size", "parts"), [(24, 8, 2), (20, 8, 4), (21, 6, 3)])
-def test_the_parts_of_each_batch_make_the_batch(count, batch_size, parts):
-    images = torch.arange(count, dtype=torch.uint8).view(count, 1, 1, 1)
-    whole = Batches(images, torch.arange(count), (1, 1), batch_size, shuffle=True)
-    shares = [whole.regroup(batch_size, part, parts) for part in range(parts)]
-    whole.reseed(3)
-    expected = [labels.tolist() for _, labels in whole]
-    for _ in range(2):  # a pass has an order of its own, the same for all parts
-        found = []
-        for share in shares:
-            whole.reseed(3)  # the parts share the generator; elsewhere each is in its own process
-            found.append([labels.tolist() for _, labels in share])
-            assert len(share) == len(found[-1]) == len(expected)
+def test_the_shards_of_each_batch_make_the_batch(count, batch_size, parts):
+    whole = numbered(count, batch_size, shuffle=True)
+    shards = [whole.shard(part, parts) for part in range(parts)]
+    for epoch in (1, 2):
+        expected = [labels.tolist() for _, labels in whole.epoch(epoch, seed=3)]
+        found = [[labels.tolist() for _, labels in s.epoch(epoch, seed=3)] for s in shards]
+        assert [len(shard) for shard in shards] == [len(expected)] * parts
         for batch, *pieces in zip(expected, *found, strict=True):
             assert len({len(piece) for piece in pieces}) == 1
             assert sorted(batch) == sorted(label for piece in pieces for label in piece)
 
 
+def numbered(count, batch_size, shuffle=False):
+    """Batches of images of one pixel, each labelled by its place."""
+    images = torch.arange(count, dtype=torch.uint8).view(count, 1, 1, 1)
+    return Batches(images, torch.arange(count), (1, 1), batch_size, shuffle)
+
+
 def test_larger_batches_have_the_same_images_in_the_same_order():
-    images = torch.arange(10, dtype=torch.uint8).view(10, 1, 1, 1)
-    small = Batches(images, torch.arange(10), (1, 1), 3, shuffle=False)
-    large = small.regroup(8)
+    small = numbered(10, 3)
+    large = small.rebatch(8)
     assert [labels.tolist() for _, labels in large] == [[*range(8)], [8, 9]]
     assert len(small) == 4
 
 
-def test_an_evaluation_in_parts_reads_every_image_once():
-    images = torch.arange(13, dtype=torch.uint8).view(13, 1, 1, 1)
-    whole = Batches(images, torch.arange(13), (1, 1), 4, shuffle=False)
-    shares = [whole.regroup(4, part, 3) for part in range(3)]
-    batches = [labels for share in shares for _, labels in share]
+def test_an_evaluation_in_shards_reads_every_image_once():
+    whole = numbered(13, 4)
+    batches = [labels for part in range(3) for _, labels in whole.shard(part, 3)]
     assert torch.cat(batches).sort().values.tolist() == list(range(13))
     assert all(len(labels) for labels in batches)
-    with pytest.raises(ValueError, match="parts=14 must be at most the 13 images: keep more"):
-        whole.regroup(4, 0, 14)
+    with pytest.raises(ValueError, match="num_shards=14 must be at most the 13 images: keep more"):
+        whole.shard(0, 14)

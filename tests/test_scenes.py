@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.colors import to_rgb
-from torchvision.datasets import FashionMNIST
 
-from cnnlib.data import mnist as archives
+from cnnlib.data import Batches, Data, _files, fashion_scenes
 from cnnlib.data import scenes as module
-from cnnlib.data.scenes import COLOURS, FAINTEST, compose, fashion_scenes, scene_grid
-from cnnlib.plots import png
+from cnnlib.data.mnist import CLASSES, FASHION_MNIST
+from cnnlib.data.scenes import FAINTEST
+from cnnlib.data.scenes import _compose as compose
+from cnnlib.plots import png, scene_grid
+from cnnlib.plots.scenes import COLOURS
 from cnnlib.train import evaluate, fit
 
 
@@ -19,8 +21,8 @@ def seeded(seed=0):
 
 @pytest.fixture(autouse=True)
 def nowhere(tmp_path, monkeypatch):
-    """The drawn stand-in, and no network: scenes are composed of it as of the real images."""
-    monkeypatch.setattr(FashionMNIST, "mirrors", ["http://127.0.0.1:9/"])
+    """The synthetic stand-in, and no network: scenes are composed of it as of the real images."""
+    monkeypatch.setattr(_files, "SITE", "http://127.0.0.1:9")
     monkeypatch.setenv("CNNLIB_DATA", str(tmp_path))
     return tmp_path
 
@@ -126,18 +128,19 @@ def test_grey_alone_does_not_tell_the_classes():
 
 
 def test_train_scenes_hold_training_garments_and_test_scenes_test_garments(monkeypatch):
-    def two_greys(size, batch_size, train, test, **options):
+    def two_greys(size, batch_size, train, test, seed, **options):
         parts = [
-            archives.Batches(
+            Batches(
                 torch.full((count, 1, 28, 28), grey, dtype=torch.uint8),
                 torch.zeros(count, dtype=torch.int64),
                 (28, 28),
                 batch_size,
                 shuffle=grey == 200,
+                seed=seed,
             )
             for count, grey in ((train, 200), (test, 250))
         ]
-        return archives.Data(*parts, classes=archives.CLASSES, source=archives.REAL)
+        return Data(*parts, classes=CLASSES, source=FASHION_MNIST)
 
     monkeypatch.setattr(module, "fashion_mnist", two_greys)
     data = fashion_scenes(40, train=20, test=20)
@@ -192,7 +195,7 @@ def test_scenes_are_seeded_and_train_differs_from_test():
 
 def test_the_stand_in_says_so_everywhere():
     data = fashion_scenes(train=10, test=10)
-    assert data.source == "drawn stand-in"
+    assert data.source == "synthetic stand-in"
     assert str(data).startswith(data.banner)
     assert "NOT FASHION-MNIST" in data.banner
     assert "not Fashion-MNIST" in "".join(text.get_text() for text in data.show(2).texts)
@@ -209,7 +212,7 @@ def test_fit_and_evaluate_take_scenes():
         metrics.confusion.sum(1).tolist()
         == data.test.labels.flatten().bincount(minlength=11).tolist()
     )
-    assert history.last["test_accuracy"] == metrics.accuracy
+    assert history.last.test_accuracy == metrics.accuracy
 
 
 # Pictures
@@ -217,7 +220,7 @@ def test_fit_and_evaluate_take_scenes():
 
 def test_the_picture_shows_scenes_above_their_maps():
     images, labels = torch.rand(3, 1, 8, 8), torch.randint(11, (3, 8, 8))
-    classes = ("Background", *archives.CLASSES)
+    classes = ("Background", *CLASSES)
     figure = scene_grid(images, {"truth": labels, "predicted": labels.flip(-1)}, classes)
     axes = figure.axes
     assert [a.get_ylabel() for a in axes] == ["scene", "", "", "truth", "", "", "predicted", "", ""]
@@ -288,8 +291,11 @@ def test_refusals(arguments, message):
 def test_classes_are_not_chosen_from_scenes():
     data = fashion_scenes(train=10, test=10)
     for names, asked in ((("Coat", "Bag"), "'Coat', 'Bag'"), (("Coat",), "'Coat'"), ((), "")):
-        with pytest.raises(ValueError, match=rf"^only\({asked}\) .*: use fashion_mnist\(\)\.only"):
-            data.only(*names)
+        with pytest.raises(
+            ValueError,
+            match=rf"^select_classes\({asked}\) .*: use fashion_mnist\(\)\.select_classes",
+        ):
+            data.select_classes(*names)
 
 
 def test_a_picture_of_few_scenes_shows_all_of_them():

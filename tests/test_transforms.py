@@ -1,4 +1,4 @@
-"""Random changes of images: each one is checked against what it may be, pixel by pixel."""
+"""Random transforms of images: each one is checked against what it may be, pixel by pixel."""
 
 import pytest
 import torch
@@ -45,30 +45,26 @@ def shifted(image, down, right):
     return moved
 
 
-def test_training_images_are_changed_anew_in_each_pass_and_test_images_never():
+def test_training_images_are_changed_anew_in_each_epoch_and_test_images_never():
     plain = drawn(train=40, test=20)
-    data = plain.augmented(random_flip)
+    data = plain.with_transforms(random_flip)
     for left, right in zip(plain.test, data.test, strict=True):
         assert torch.equal(left[0], right[0])
     torch.manual_seed(0)
-    plain.train.reseed(1)
-    originals = [images for images, _ in plain.train]
-    passes = []
-    for _ in range(2):
-        data.train.reseed(1)
-        passes.append(torch.cat([images for images, _ in data.train]))
-    assert not torch.equal(*passes)
-    flipped = (passes[0] != torch.cat(originals)).flatten(1).any(1)
+    originals = torch.cat([images for images, _ in plain.train.epoch(1)])
+    once, again = (torch.cat([images for images, _ in data.train.epoch(1)]) for _ in range(2))
+    assert not torch.equal(once, again)
+    flipped = (once != originals).flatten(1).any(1)
     assert 5 < flipped.sum() < 35
-    assert plain.train.changes == ()
+    assert plain.train.transforms == ()
 
 
-def test_changes_follow_each_other():
-    data = drawn(train=40).augmented(torch.ones_like, lambda images: images + 2)
+def test_transforms_follow_each_other():
+    data = drawn(train=40).with_transforms(torch.ones_like, lambda images: images + 2)
     assert all((images == 3).all() for images, _ in data.train)
 
 
-def test_fewer_classes_and_parts_of_batches_keep_the_change():
-    data = drawn(train=40, test=20).augmented(torch.zeros_like)
-    for batches in (data.only("Bag", "Coat").train, data.train.regroup(8, 1, 2)):
+def test_fewer_classes_and_shards_keep_the_transforms():
+    data = drawn(train=40, test=20).with_transforms(torch.zeros_like)
+    for batches in (data.select_classes("Bag", "Coat").train, data.train.shard(1, 2)):
         assert all(images.sum() == 0 for images, _ in batches)

@@ -1,21 +1,15 @@
 """Images that stay on the device.
 
-mnist     Fashion-MNIST, a class for every image
-scenes    several garments on one canvas, a class for every pixel
-augment   random changes that leave the class of an image
-standin   drawn garments, for a machine that cannot fetch the real ones
+batches      labelled images in batches, and the Data that `fit` takes
+mnist        Fashion-MNIST, a class for every image
+scenes       several garments on one canvas, a class for every pixel
+transforms   random changes that leave the class of an image
+synthetic    the stand-in where Fashion-MNIST cannot be downloaded
 """
 
-from cnnlib.data.mnist import Batches, Data, fashion_mnist
-from cnnlib.data.scenes import fashion_scenes, scene_grid
+from cnnlib.data.batches import Batches, Data
+from cnnlib.data.mnist import fashion_mnist
+from cnnlib.data.scenes import fashion_scenes
 from cnnlib.data.transforms import random_crop, random_flip
 
-__all__ = [
-    "Batches",
-    "Data",
-    "fashion_mnist",
-    "fashion_scenes",
-    "random_crop",
-    "random_flip",
-    "scene_grid",
-]
+__all__ = ["Batches", "Data", "fashion_mnist", "fashion_scenes", "random_crop", "random_flip"]

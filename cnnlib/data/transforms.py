@@ -2,11 +2,12 @@
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
-from cnnlib.data.mnist import check_count
+from cnnlib.data._checks import check_count
 
 
-def random_flip(images):
+def random_flip(images: Tensor) -> Tensor:
     """Mirror about half of the images, left to right.
 
     Shape:
@@ -16,7 +17,7 @@ def random_flip(images):
     return torch.where(chosen, images.flip(-1), images)
 
 
-def random_crop(images, padding=1):
+def random_crop(images: Tensor, padding: int = 1) -> Tensor:
     """Cut each image out of itself with a black border: it moves by up to `padding` pixels.
 
     Shape:

@@ -1,0 +1,203 @@
+"""The four files of Fashion-MNIST: found, downloaded, verified and read."""
+
+import gzip
+import hashlib
+import os
+import shutil
+import struct
+import tempfile
+import zlib
+from contextlib import suppress
+from http.client import HTTPException
+from pathlib import Path
+from urllib.request import urlopen
+
+import torch
+from filelock import FileLock
+from platformdirs import user_cache_path
+
+SITE = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"
+PATIENCE = 10  # seconds for which the site may be silent
+TEMPORARY = Path(tempfile.gettempdir(), "cnnlib")  # where every user may write
+MD5 = {  # of the unpacked files: an archive may have been packed by anyone
+    "train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
+    "train-labels-idx1-ubyte": "9018921c3c673c538a1fc5bad174d6f9",
+    "t10k-images-idx3-ubyte": "8181f5470baa50b63fa0f6fddb340f0a",
+    "t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965",
+}
+UNREACHABLE: set[Path] = set()  # folders for which a download has failed in this process
+
+
+def fetch(root: str | Path | None = None) -> Path:
+    """Make sure that the four unpacked files exist, whole, and return their folder.
+
+    It is FashionMNIST/raw in the folder that is asked for, where torchvision keeps them, too. What
+    lies in the folder is unpacked; if it cannot be written, into the user's cache. What is missing
+    is downloaded. Damaged files are named; in FashionMNIST/raw they are replaced, elsewhere kept.
+
+    Args:
+        root: A folder, its FashionMNIST or its FashionMNIST/raw. None: the folder that CNNLIB_DATA
+            names, else the user's cache folder.
+
+    Raises:
+        OSError: They could be neither found nor downloaded.
+        ValueError: It is something else than a folder.
+    """
+    folder = _folder(root)
+    try:
+        for raw in map(_raw, (folder, _cache(), TEMPORARY)):
+            found = {name: _find(name, raw, folder) for name in MD5}
+            if all(path == raw / name for name, path in found.items()):
+                return raw
+            if _can_write(raw):
+                # No download takes half an hour: a process that holds the lock for longer hangs.
+                with FileLock(raw / "fashion_mnist.lock", timeout=1800):
+                    for name in MD5:
+                        _provide(name, raw, folder)
+                return raw
+            if None in found.values():  # a download goes where it was asked for, or nowhere
+                break
+        raise OSError(f"{raw} cannot be written")
+    except (OSError, RuntimeError, HTTPException) as error:
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise OSError(
+            f"{reason}. It was looked for in {folder}, where you can put the four files yourself: "
+            + ", ".join(f"{name}.gz" for name in MD5)
+        ) from error
+
+
+def _folder(root):
+    """Return the folder that is asked for."""
+    name, folder = "root", root
+    if folder is None:
+        name, folder = "CNNLIB_DATA", os.environ.get("CNNLIB_DATA") or _cache()
+    with suppress(RuntimeError, TypeError):  # the home of nobody; no path at all
+        path = Path(folder).expanduser().absolute()
+        existing = filter(os.path.exists, (path, *path.parents))
+        if folder != "" and all(map(os.path.isdir, existing)):
+            return path
+    raise ValueError(
+        f"{name}={str(folder)!r} must be a folder: name the one that holds the files of "
+        "Fashion-MNIST, or a new one"
+    )
+
+
+def _cache():
+    """Return the user's cache folder, or a temporary one for a user without a home."""
+    folder = user_cache_path("cnnlib")
+    return folder if folder.is_absolute() else TEMPORARY
+
+
+def _raw(folder):
+    """Return the FashionMNIST/raw of a folder, which may also be one of these two."""
+    if folder.parts[-2:] == ("FashionMNIST", "raw"):
+        return folder
+    return folder / "raw" if folder.name == "FashionMNIST" else folder / "FashionMNIST" / "raw"
+
+
+def _can_write(folder):
+    """Return whether a file can be made in a folder. `os.access` does not know it on Windows."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+def _candidates(name, raw, folder):
+    """Return the paths where a file may lie: in raw, or where people put it, packed or not.
+
+    Some sites, such as Kaggle, write a dot in its name: train-images.idx3-ubyte.
+    """
+    places = dict.fromkeys([raw, _raw(folder), folder, folder / "raw", folder / "FashionMNIST"])
+    names = [name, f"{name}.gz"]
+    names += [name.replace("-idx", ".idx") for name in names]
+    return [place / name for place in places for name in names]
+
+
+def _find(name, raw, folder):
+    """Return the first path that holds a file whole, or None."""
+    paths = _candidates(name, raw, folder)
+    return next((path for path in paths if _md5(path) == MD5[name]), None)
+
+
+def _provide(name, raw, folder):
+    """Unpack or download a file into raw, and name the damaged copies that are met before."""
+    for path in _candidates(name, raw, folder):
+        md5 = _md5(path)
+        if md5 == MD5[name]:
+            break
+        if md5 and path.parent == raw and path.name.removesuffix(".gz") == name:
+            print(f"{path.name} is damaged or half-written: it is replaced")
+        elif md5:
+            print(f"{path} is damaged or is not of Fashion-MNIST: it is left as it is")
+    else:
+        path = _download(raw / f"{name}.gz")
+    if path != raw / name:
+        with _open(path) as unpacked:
+            _write(unpacked, raw / name)
+
+
+def _download(archive):
+    """Download an archive and return its path; after a failure, do not try again."""
+    if archive.parent in UNREACHABLE:
+        raise OSError("a download failed before; restart the kernel to try again")
+    url = f"{SITE}/{archive.name}"
+    try:
+        with urlopen(url, timeout=PATIENCE) as response:
+            _write(response, archive)
+        if _md5(archive) != MD5[archive.stem]:
+            raise OSError("what came is damaged")
+    except (OSError, RuntimeError, HTTPException) as error:
+        UNREACHABLE.add(archive.parent)
+        raise OSError(f"Error downloading {url}: {error}") from error
+    return archive
+
+
+def _write(source, target):
+    """Copy an open file to a path. The copy gets its name only when it is whole."""
+    part = target.with_name(f"{target.name}.part")
+    try:
+        with part.open("wb") as file:
+            shutil.copyfileobj(source, file)
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _open(path):
+    """Open a file to read its bytes, those of an archive unpacked."""
+    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
+
+
+def _md5(path):
+    """Return the checksum of the unpacked content of a file, or None if there is no such file."""
+    if not os.path.isfile(path):  # which is also the answer for a folder that is closed to us
+        return None
+    try:
+        with _open(path) as file:
+            return hashlib.file_digest(file, "md5").hexdigest()
+    except (EOFError, gzip.BadGzipFile, zlib.error):
+        return "of a damaged archive"
+
+
+def read(raw: Path, split: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return images (count, 1, 28, 28) and labels (count) of the "train" or "test" split."""
+    prefix = {"train": "train", "test": "t10k"}[split]
+    images = _read_idx(raw / f"{prefix}-images-idx3-ubyte")
+    labels = _read_idx(raw / f"{prefix}-labels-idx1-ubyte")
+    return images[:, None], labels.long()
+
+
+def _read_idx(path):
+    """Return what a file in the IDX format holds, as bytes.
+
+    All numbers in its header have four bytes, the highest first. The first is 0x803 for images and
+    0x801 for labels: 8 says that the elements are unsigned bytes, and 3 or 1 is the number of
+    dimensions. The length of each dimension follows, then the elements, row by row.
+    """
+    content = bytearray(path.read_bytes())  # writable, as torch wants it
+    dimensions = {0x803: 3, 0x801: 1}[int.from_bytes(content[:4])]
+    lengths = struct.unpack_from(f">{dimensions}I", content, offset=4)
+    return torch.frombuffer(content, dtype=torch.uint8, offset=4 + 4 * dimensions).view(lengths)
