@@ -1,102 +1,162 @@
-"""What is looked at before the first step of a training, so that it fails early and in words.
+"""The checks before the first step of a training, so that it fails early and in plain words.
 
 A copy of the network runs forward once, on images that have a shape but no memory: that takes
-milliseconds, and changes neither the network nor the random numbers.
+milliseconds, and changes neither the network nor the random numbers. Each check raises a ValueError
+that names what is wrong and what to try.
 """
 
+import math
+import os
 from dataclasses import replace
 from itertools import chain
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
+from cnnlib.backend import Backend
 from cnnlib.trace import copy_network, needs_memory, trace
 
+_ONE_VALUE = "Expected more than 1 value per channel"  # what batch normalisation says of one image
 
-def initialise_lazy(net, images):
-    """Give the lazy layers of a network their weights, by one forward pass.
 
-    Args:
-        net: A network; one without lazy layers is left alone.
-        images: A batch of images (N, C, H, W).
+def check_network(net: Any) -> None:
+    """Refuse anything but a network, such as the class of one."""
+    if isinstance(net, type):
+        raise ValueError(
+            f"net={net.__name__} must be a network, not the class of one: try {net.__name__}()"
+        )
+    if not isinstance(net, nn.Module):
+        raise ValueError(f"net={net!r} must be an nn.Module: build the network, then pass it")
 
-    Raises:
-        ValueError: The network does not take the images; the message names the layer.
+
+def check_batches(batches: Any) -> None:
+    """Refuse anything but Batches, such as the whole Data."""
+    if not all(hasattr(batches, name) for name in ("labels", "shape", "device")):
+        has_test = ", such as data.test" if hasattr(batches, "test") else ""
+        raise ValueError(
+            f"batches={type(batches).__name__} must be the batches of a Data{has_test}: "
+            "try batches=fashion_mnist().test"
+        )
+
+
+def check_recipe(data: Any, epochs: Any, lr: Any, seed: Any, checkpoint: Any) -> None:
+    """Refuse arguments of `fit` that are out of range or of the wrong kind."""
+    if not all(hasattr(data, name) for name in ("train", "test", "shape", "device")):
+        raise ValueError(
+            f"data={type(data).__name__} must be a Data, with training and test images: "
+            "try data=fashion_mnist()"
+        )
+    if not isinstance(epochs, Integral) or isinstance(epochs, bool) or int(epochs) < 1:
+        raise ValueError(f"epochs={epochs!r} must be a whole number of at least 1: try epochs=1")
+    if not isinstance(lr, Real) or isinstance(lr, bool) or not 0 < float(lr) < math.inf:
+        raise ValueError(f"lr={lr!r} must be a finite number above 0: try lr=0.05")
+    if not isinstance(seed, Integral) or isinstance(seed, bool) or abs(int(seed)) >= 2**62:
+        raise ValueError(f"seed={seed!r} must be a whole number below 2**62: try seed=0")
+    if checkpoint is not None:
+        named = isinstance(checkpoint, str | os.PathLike) and Path(checkpoint).name
+        if not named or not Path(checkpoint).parent.is_dir() or Path(checkpoint).is_dir():
+            raise ValueError(
+                f"checkpoint={str(checkpoint)!r} must be a file in a folder that exists: make the "
+                "folder first, or name another file"
+            )
+
+
+def check_functions(optimizer: Any = None, schedule: Any = None, loss: Any = None) -> None:
+    """Refuse anything but functions, such as a finished optimiser: `fit` builds its own."""
+    for name, value, refused, arguments, example in (
+        ("optimizer", optimizer, Optimizer, "(parameters, lr)", "torch.optim.Adam"),
+        ("schedule", schedule, LRScheduler, "(optimizer, steps)", "cnnlib.train.one_cycle"),
+        ("loss", loss, type, "(outputs, labels)", "torch.nn.functional.cross_entropy"),
+    ):
+        if value is not None and (isinstance(value, refused) or not callable(value)):
+            built = isinstance(value, Optimizer | LRScheduler)
+            given = f"{type(value).__name__}(...)" if built else repr(value)
+            raise ValueError(f"{name}={given} must be a function {arguments}: try {name}={example}")
+
+
+def check_training(net: nn.Module, data: Any, backend: Backend, loss: Any) -> Backend:
+    """Refuse a network that cannot train on the data, and initialise a lazy one.
+
+    Returns:
+        The Backend, with the memory format that the network takes.
     """
+    name, weights = type(net).__name__, list(net.parameters())
+    if not any(weight.requires_grad for weight in weights):
+        raise ValueError(
+            f"net={name} has no weights to train: give it a layer with weights, or set "
+            "requires_grad_(True)"
+        )
+    if other := {weight.dtype for weight in weights} - {torch.float32}:
+        raise ValueError(
+            f"net={name} must have weights of float32, and some are of {other.pop()}: "
+            "try net.float(), and precision='bf16' for speed"
+        )
+    count, batch_size = len(data.train.labels), data.train.batch_size
+    single = backend.world_size == 1 and 1 in (count % batch_size, batch_size)
+    try:
+        backend, outputs = _rehearse(net, data.train, backend, images=1 if single else 2)
+    except ValueError as error:
+        if _ONE_VALUE not in str(error):
+            raise
+        sizes = chain(range(batch_size - 1, 1, -1), range(batch_size + 1, count + 1))
+        remedies = [f"batch_size={size}" for size in sizes if count % size != 1][:1]
+        if count > batch_size > 1:
+            remedies.append(f"train={count - 1}")
+        raise ValueError(
+            f"train={count} images in batches of batch_size={batch_size} leave a batch of one "
+            "image, and batch normalisation needs more than one value per channel: "
+            f"try {' or '.join(remedies) or 'train=2, batch_size=2'}"
+        ) from error
+    if isinstance(outputs, tuple) and loss is None:
+        raise ValueError(
+            f"net={name} returns a tuple, which the cross-entropy does not take: "
+            "try loss=lambda outputs, labels: F.cross_entropy(outputs[0], labels)"
+        )
+    return backend
+
+
+def check_evaluation(net: nn.Module, batches: Any, backend: Backend) -> Backend:
+    """Refuse a network that does not fit the batches, and initialise a lazy one, likewise."""
+    return _rehearse(net, batches, backend, images=2)[0]
+
+
+def _rehearse(net, batches, backend, images):
+    """Return the Backend for a network and what the network returns, if that fits the labels."""
+    _initialise_lazy(net, batches.shape)
+    backend, outputs = choose_memory_format(net, batches.shape, backend, images)
+    if outputs is not None:
+        _check_scores(type(net).__name__, outputs, batches.labels)
+    return backend, outputs
+
+
+def _initialise_lazy(net, shape):
+    """Give the lazy layers of a network their weights, by one forward pass."""
     tensors = list(chain(net.parameters(), net.buffers()))
     if not any(map(is_lazy, tensors)):
         return
     with torch.inference_mode(False), torch.no_grad():
         try:
-            net.eval()(images[:1].to(tensors[0].device, copy=True))
+            net.eval()(torch.zeros(1, *shape, device=tensors[0].device))
         except Exception:
-            trace(net, tuple(images.shape[1:]))  # the same failure, told layer by layer
+            trace(net, tuple(shape))  # the same failure, told layer by layer
             raise
 
 
-def check_network(net, data, run, loss=None):
-    """Refuse a network that cannot train on the data, and choose how its images lie in memory.
-
-    Args:
-        net: A network without lazy layers.
-        data: A `Data`.
-        run: An Engine.
-        loss: The loss function of the caller, or None.
-
-    Returns:
-        The Engine for this network, as `suited` returns it.
-
-    Raises:
-        ValueError: The network has nothing to train or is not of float32, does not take the images,
-            gives scores that do not fit the labels, or normalises a last batch of one image.
-    """
-    weights = list(net.parameters())
-    if not any(weight.requires_grad for weight in weights):
-        raise ValueError(
-            f"net={type(net).__name__} has no weights to train: give it a layer with weights, or "
-            "set requires_grad_(True)"
-        )
-    if other := {weight.dtype for weight in weights} - {torch.float32}:
-        raise ValueError(
-            f"net={type(net).__name__} must have weights of float32, and some are of "
-            f"{other.pop()}: try net.float(), and precision='bf16' for speed"
-        )
-    run, outputs = suited(net, data.shape, run)
-    check_outputs(net, outputs, data.train.labels, loss)
-    count, batch_size = len(data.train.labels), data.train.batch_size
-    if outputs is not None and run.processes == 1 and 1 in (count % batch_size, batch_size):
-        refuse_one_image(net, data.shape, count, batch_size, run)
-    return run
-
-
-def check_outputs(net, outputs, labels, loss=None):
-    """Refuse outputs that are no scores, or do not fit the labels.
-
-    Args:
-        net: The network, for its name.
-        outputs: What it makes of a batch, or None where nothing could be seen.
-        labels: Class indices (N,), or (N, H, W) with a class for every pixel.
-        loss: The loss function of the caller, or None.
-
-    Raises:
-        ValueError: They are neither scores nor, for a loss that takes it, a tuple with scores
-            first; there are fewer scores than classes, or not one set of them for each label.
-    """
-    if outputs is None:
-        return
-    name, largest = type(net).__name__, int(labels.max())
+def _check_scores(name, outputs, labels):
+    """Refuse outputs without scores, and scores that do not fit the labels."""
     scores = outputs[0] if isinstance(outputs, tuple) and outputs else outputs
-    if not isinstance(scores, torch.Tensor):
+    if not isinstance(scores, Tensor):
         raise ValueError(
             f"net={name} returns a {type(outputs).__name__}, and must return scores, or a tuple "
             "with the scores first: change its forward, or wrap it in a network that does"
-        )
-    if scores is not outputs and loss is None:
-        raise ValueError(
-            f"net={name} returns a {type(outputs).__name__}, which the cross-entropy does not "
-            "take: try loss=lambda outputs, labels: F.cross_entropy(outputs[0], labels)"
         )
     if scores.ndim != labels.ndim + 1 or scores.shape[2:] != labels.shape[1:]:
         wanted = "x".join(["N", "classes", *map(str, labels.shape[1:])])
@@ -105,6 +165,7 @@ def check_outputs(net, outputs, labels, loss=None):
             f"net={name} gives scores of the shape {given}, and these labels want {wanted}: change "
             "its last layers"
         )
+    largest = int(labels.max())
     if scores.shape[1] <= largest:
         raise ValueError(
             f"net={name} gives {scores.shape[1]} scores, and the labels go up to {largest}: build "
@@ -112,78 +173,47 @@ def check_outputs(net, outputs, labels, loss=None):
         )
 
 
-def suited(net, shape, run):
-    """Rehearse a forward pass in training, and find the memory format that the network takes.
+def choose_memory_format(
+    net: nn.Module, shape: tuple[int, ...], backend: Backend, images: int = 2
+) -> tuple[Backend, Any]:
+    """Run a forward pass of training without memory, and find the memory format for the network.
 
-    `x.view(x.size(0), -1)` in a forward pass refuses maps whose channels lie side by side. A
-    network that does so gets its images in the order that it expects; so does one that asks for
-    numbers, which has none here.
-
-    Args:
-        net: A network.
-        shape: (C, H, W) of an image.
-        run: An Engine.
+    `x.view(x.size(0), -1)` refuses maps in the channels-last format. A network that does so gets
+    its images in the contiguous format; so does one that cannot run without memory, such as one
+    that looks at the values of its images.
 
     Returns:
-        The Engine, in the contiguous format where the network needs it, and its outputs for two
-        images, without memory. They are None where nothing could be seen.
+        The Backend, and the outputs for some images, without memory; None where it could not run.
 
     Raises:
         ValueError: The network does not take such images; the message names the layer.
     """
-    contiguous = replace(run, memory_format=torch.contiguous_format)
+    contiguous = replace(backend, memory_format=torch.contiguous_format)
     try:
-        twin = blank_copy(net)
+        twin = copy_network(getattr(net, "_orig_mod", net), "meta").train()  # not the compiled one
     except Exception:  # it holds what cannot be copied, such as an open file
         return contiguous, None
+    for module in twin.modules():
+        module._forward_hooks.clear()
+        module._forward_pre_hooks.clear()
     try:
-        return run, rehearse(twin, 2, shape, run.memory_format)
+        with torch.no_grad(), torch.device("meta"), _KeepMemoryFormat(backend.memory_format):
+            return backend, twin(torch.empty(images, *shape))
     except Exception as error:
-        if "view size is not compatible" in str(error) and run != contiguous:
-            return suited(net, shape, contiguous)
+        if "view size is not compatible" in str(error) and backend != contiguous:
+            return choose_memory_format(net, shape, contiguous, images)
+        if _ONE_VALUE in str(error):
+            raise
         if not needs_memory(error):
             trace(net, shape)
     return contiguous, None
 
 
-def blank_copy(net):
-    """Return a copy of a network in training, without memory, that calls no hooks."""
-    twin = copy_network(getattr(net, "_orig_mod", net), "meta").train()  # not the compiled one
-    for module in twin.modules():
-        module._forward_hooks.clear()  # these are for what is really computed
-        module._forward_pre_hooks.clear()
-    return twin
+class _KeepMemoryFormat(TorchDispatchMode):
+    """Put the results of all operations into one memory format.
 
-
-def rehearse(twin, images, shape, memory_format):
-    """Return what a network without memory makes of blank images."""
-    with torch.no_grad(), torch.device("meta"), AllMaps(memory_format):
-        return twin(torch.empty(images, *shape))
-
-
-def refuse_one_image(net, shape, count, batch_size, run):
-    """Refuse a batch of one image where batch normalisation has one value for each channel."""
-    try:
-        rehearse(blank_copy(net), 1, shape, run.memory_format)
-    except ValueError as error:
-        if "more than 1 value per channel" not in str(error):
-            raise
-        sizes = chain(range(batch_size - 1, 1, -1), range(batch_size + 1, count + 1))
-        remedies = [f"batch_size={size}" for size in sizes if count % size != 1][:1]
-        if count > batch_size > 1:
-            remedies.append(f"train={count - 1}")
-        raise ValueError(
-            f"train={count} images in batches of batch_size={batch_size} leave a batch of one "
-            "image, and batch normalisation needs more than one value for each channel: "
-            f"try {' or '.join(remedies) or 'train=2, batch_size=2'}"
-        ) from error
-
-
-class AllMaps(TorchDispatchMode):
-    """Let the maps that leave an operation lie in one memory format.
-
-    Without memory some operations lose the format that they keep on a device. So all are taken to
-    keep it, but for a copy, whose format the network itself asks for.
+    On a device, operations keep the format of their images; without memory some lose it. Copies are
+    left alone, since the network itself asks for their format.
     """
 
     def __init__(self, memory_format):
@@ -197,7 +227,7 @@ class AllMaps(TorchDispatchMode):
             return result
 
         def reorder(x):
-            maps = isinstance(x, torch.Tensor) and x.ndim == 4
-            return x.contiguous(memory_format=self.memory_format) if maps else x
+            is_map = isinstance(x, Tensor) and x.ndim == 4
+            return x.contiguous(memory_format=self.memory_format) if is_map else x
 
         return tree_map(reorder, result)

@@ -1,95 +1,186 @@
-"""What moves while a network trains: a bar, a curve, a row per epoch.
+"""The display of a training run: a bar, one row per epoch, the curve of the loss.
 
 matplotlib, IPython and tqdm are imported where they are used: a training in a terminal, or one
 that is measured, starts without them.
 """
 
+import math
 import os
 import sys
 import time
+from base64 import b64encode
+from html import escape
+from typing import Any
 
-SECONDS_BETWEEN_LOOKS = 2  # each look at the loss makes the CPU wait for the device
+SECONDS_BETWEEN_UPDATES = 2  # in a notebook: drawing the curve takes a tenth of a second
+
+_COLUMNS = {
+    "epoch": "{.epoch}",
+    "train loss": "{.train_loss:.4f}",
+    "train acc": "{.train_accuracy:.4f}",
+    "test loss": "{.test_loss:.4f}",
+    "test acc": "{.test_accuracy:.4f}",
+    "images/s": "{.images_per_second:,.0f}",
+    "seconds": "{.seconds:.1f}",
+}
+HEADER = "  ".join(_COLUMNS)
 
 
-class Live:
-    """Shows a training run: call `after_batch`, `after_epoch`, and `close` whatever happens.
+def row_text(row: Any) -> str:
+    """Return a row of a History as text, aligned with HEADER."""
+    return "  ".join(f"{cell:>{len(name)}}" for name, cell in _cells(row).items())
 
-    In a notebook the curve is redrawn in place; the last picture stays, with a caption. With the
-    environment variable CNNLIB_LIVE=0 nothing moves: only the rows and the last picture are shown.
+
+def _cells(row):
+    """Return the numbers of a row as text, by the name of their column."""
+    return {name: number.format(row) for name, number in _COLUMNS.items()}
+
+
+def show_progress(history: Any, plot: bool, silent: bool = False) -> "ProgressDisplay":
+    """Return the display of a training run.
+
+    With the environment variable CNNLIB_LIVE=0 nothing moves: only rows and final state are shown.
 
     Args:
-        history: The History that the run fills.
-        batches: Batches in an epoch.
-        plot: Draw the curves, in a notebook.
-        silent: Show nothing, and never look: another process of this run does.
+        history: The History that the run fills, still empty.
+        plot: In a notebook, show one table with the curve of the loss. False: a line per epoch.
+        silent: Show nothing: another process of this run does.
     """
+    if silent:
+        return ProgressDisplay(history)
+    if not in_notebook():
+        return _Terminal(history)
+    return _Notebook(history) if plot else _Lines(history)
 
-    def __init__(self, history, batches, plot, silent=False):
+
+class ProgressDisplay:
+    """A display that is told how a run goes on, and shows nothing. The others show it."""
+
+    def __init__(self, history: Any):
         self.history = history
-        self.batches = batches
-        self.silent = silent
-        self.moving = os.environ.get("CNNLIB_LIVE") != "0" and not silent
-        self.plot = plot and in_notebook() and not silent
-        self.handle = None
-        self.looked = time.perf_counter()
-        if not silent:
-            print(*filter(None, [history.banner, history.title, history.header()]), sep="\n")
-        from tqdm.auto import tqdm  # it looks for widgets, which takes a second
 
-        total = history.recipe["epochs"] * batches
-        self.bar = tqdm(total=total, unit="batch", leave=False, disable=not self.moving)
+    def after_batch(self) -> None:
+        """Take note of one more batch."""
 
-    def after_batch(self, tally):
-        """Move the bar. Every two seconds, look at the loss and move the curve."""
-        self.bar.update()
-        if self.silent or time.perf_counter() - self.looked < SECONDS_BETWEEN_LOOKS:
-            return
-        losses = self.history.losses + tally.read()
-        self.bar.set_postfix(loss=f"{losses[-1]:.3f}")
-        if self.plot and self.moving:
-            from cnnlib import plots
+    def after_epoch(self) -> None:
+        """Take note of the row that the history has gained."""
 
-            self.draw(plots.loss_curve(losses, self.batches), "the training loss of each batch")
-        self.looked = time.perf_counter()
+    def close(self) -> None:
+        """Take note that the run has ended, in whatever way."""
+
+
+class _Lines(ProgressDisplay):
+    """A line per epoch without a header: several short runs in one cell stay readable."""
+
+    def __init__(self, history):
+        super().__init__(history)
+        if history.banner:
+            print(history.banner)
 
     def after_epoch(self):
-        """Print the row of the epoch."""
-        if not self.silent:
-            self.bar.write(self.history.row(self.history.rows[-1]))
+        print(", ".join(f"{name} {cell}" for name, cell in _cells(self.history.last).items()))
 
     def close(self):
-        """Remove the bar and leave the picture of the whole run."""
+        if self.history.interrupted:
+            print(_conclusion(self.history))
+
+
+class _Terminal(_Lines):
+    """A table that grows above a bar."""
+
+    def __init__(self, history):
+        from tqdm import tqdm
+
+        self.history = history
+        print(history)
+        live = os.environ.get("CNNLIB_LIVE") != "0"
+        self.bar = tqdm(total=_batches(history), unit="batch", leave=False, disable=not live)
+
+    def after_batch(self):
+        if self.history.losses:
+            self.bar.set_postfix_str(f"loss={self.history.losses[-1]:.3f}", refresh=False)
+        self.bar.update()
+
+    def after_epoch(self):
+        self.bar.write(row_text(self.history.last))
+
+    def close(self):
         self.bar.close()
-        rows = self.history.rows
-        if self.history.interrupted and not self.silent:
-            print(f"Stopped: {len(rows)} of {self.history.recipe['epochs']} epochs were completed.")
-        if not (self.plot and rows):
-            return
-        recipe, last = self.history.recipe, rows[-1]
-        conclusion = (
-            f"{recipe['net']} on {recipe['data']}: test accuracy {last['test_accuracy']:.3f} "
-            f"after epoch {last['epoch']}."
-        )
-        content = "Loss and accuracy over the epochs" if len(rows) > 1 else "The loss of each batch"
-        self.draw(self.history.plot(), f"{content}. {conclusion}")
-        from IPython.display import Markdown, display
+        super().close()
 
-        display(Markdown(f"*{conclusion}*"))
 
-    def draw(self, figure, alt):
-        """Show a figure in the place of the one before."""
-        from IPython.display import Image, display
+class _Notebook(ProgressDisplay):
+    """One output of the cell, changed in place: table, picture, and a bar until the run ends."""
+
+    def __init__(self, history):
+        super().__init__(history)
+        self.batches, self.handle, self.next_update = 0, None, math.inf
+        if os.environ.get("CNNLIB_LIVE") != "0":
+            self._update()
+
+    def after_batch(self):
+        self.batches += 1
+        if time.perf_counter() >= self.next_update:
+            self._update()
+
+    def _update(self):
+        self._show(running=True)
+        self.next_update = time.perf_counter() + SECONDS_BETWEEN_UPDATES
+
+    def close(self):
+        self._show(running=False)
+
+    def _show(self, running):
+        from IPython.display import display
 
         from cnnlib import plots
 
-        image = Image(data=plots.png(figure), alt=alt)
+        history, conclusion = self.history, _conclusion(self.history)
+        heading = [escape(line) for line in (history.banner, history.title) if line]
+        parts = ["<br>".join(heading), _table_html(history.rows)]
+        bundle = {"text/plain": f"{history}\n{conclusion}".rstrip()}
+        if running:
+            limits = f'value="{self.batches}" max="{_batches(history)}"'
+            parts.append(f"<progress {limits}></progress>")
+        if history.losses:
+            batches = history.recipe["batches"]
+            figure = plots.loss_curve(history.losses, batches) if running else history.plot()
+            quantities = " and ".join(axes.get_title("left") for axes in figure.axes)
+            parts.append(plots.image_html(figure, f"{quantities}. {conclusion}".rstrip()))
+            if not running:  # for a viewer that strips HTML
+                bundle["image/png"] = b64encode(plots.png(figure)).decode()
+        parts.append(f"<em>{conclusion}</em>")
+        bundle["text/html"] = "".join(f"<div>{part}</div>" for part in parts)
         if self.handle is None:
-            self.handle = display(image, display_id=True)
+            self.handle = display(bundle, raw=True, display_id=True)
         else:
-            self.handle.update(image)
+            self.handle.update(bundle, raw=True)
 
 
-def in_notebook():
-    """Say whether a Jupyter kernel runs this code, so that pictures have somewhere to go."""
+def _table_html(rows):
+    """Return rows as an HTML table."""
+    lines = ["".join(f"<th>{name}</th>" for name in _COLUMNS)]
+    lines += ["".join(f"<td>{cell}</td>" for cell in _cells(row).values()) for row in rows]
+    return f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
+
+
+def _conclusion(history):
+    """Return how far a run came."""
+    done, planned = len(history.rows), history.recipe["epochs"]
+    sentences = []
+    if history.interrupted:
+        sentences.append(f"Stopped: {done} of {planned} epochs were completed.")
+    if done:
+        sentences.append(f"Test accuracy {history.last.test_accuracy:.3f} after epoch {done}.")
+    return " ".join(sentences)
+
+
+def _batches(history):
+    """Return how many batches the whole run has."""
+    return history.recipe["epochs"] * history.recipe["batches"]
+
+
+def in_notebook() -> bool:
+    """Return whether a Jupyter kernel runs this code, so that pictures have somewhere to go."""
     shell = sys.modules.get("IPython")  # a kernel has imported it
     return shell is not None and hasattr(shell.get_ipython(), "kernel")

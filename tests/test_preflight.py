@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from test_train import ToyBatches, ToyData, Viewing, make_net
 from torch import nn
 
-from cnnlib.backend import engine
-from cnnlib.preflight import suited
+from cnnlib.backend import choose_backend
+from cnnlib.preflight import choose_memory_format
 from cnnlib.train import evaluate, fit
 
 
@@ -32,18 +32,18 @@ def convnet(channels=4, in_channels=1, classes=4):
 def test_a_network_that_views_its_maps_trains(precision):
     net = Viewing()
     history = fit(net, ToyData(), 5, 0.05, precision=precision)
-    assert history.last["test_accuracy"] > 0.9
+    assert history.last.test_accuracy > 0.9
     assert evaluate(net, ToyData().test, precision=precision).accuracy > 0.9
 
 
 def test_the_memory_format_follows_the_network():
-    run = engine("cpu", "bf16")
-    assert run.memory_format is torch.channels_last
-    found, scores = suited(Viewing(), (1, 4, 4), run)
+    backend = choose_backend("cpu", "bf16")
+    assert backend.memory_format is torch.channels_last
+    found, scores = choose_memory_format(Viewing(), (1, 4, 4), backend)
     assert found.memory_format is torch.contiguous_format
     assert found.precision == "bf16"
     assert scores.shape == (2, 4)
-    assert suited(convnet(), (1, 4, 4), run)[0] == run
+    assert choose_memory_format(convnet(), (1, 4, 4), backend)[0] == backend
 
 
 # Lazy networks
@@ -158,7 +158,7 @@ def test_a_network_that_cannot_be_copied_trains():
     fit(net, ToyData(), 1, 0.05, precision="bf16")
 
 
-def one_value_a_channel():
+def one_value_per_channel():
     return nn.Sequential(nn.Conv2d(1, 4, 4), nn.BatchNorm2d(4), nn.Flatten())
 
 
@@ -173,12 +173,12 @@ def one_value_a_channel():
 )
 def test_a_last_batch_of_one_is_refused_before_the_first_step(count, batch_size, remedy):
     with pytest.raises(ValueError, match=f"train={count} images .* more than one value.*{remedy}"):
-        fit(one_value_a_channel(), ToyData(count, batch_size), 1, 0.05)
+        fit(one_value_per_channel(), ToyData(count, batch_size), 1, 0.05)
 
 
 @pytest.mark.parametrize("count", [64, 66])
 def test_other_last_batches_train(count):
-    fit(one_value_a_channel(), ToyData(count, 16), 1, 0.05)
+    fit(one_value_per_channel(), ToyData(count, 16), 1, 0.05)
 
 
 def test_one_image_is_enough_where_a_channel_has_many_values():
@@ -213,8 +213,8 @@ def test_a_compiled_network_is_looked_at_without_compiling_it(wrap):
         net.compile(backend="eager")
     counter = torch._dynamo.utils.counters
     counter.clear()
-    run, scores = suited(net, (1, 4, 4), engine("cpu", "bf16"))
-    assert run.memory_format is torch.contiguous_format
+    backend, scores = choose_memory_format(net, (1, 4, 4), choose_backend("cpu", "bf16"))
+    assert backend.memory_format is torch.contiguous_format
     assert scores.shape == (2, 4)
     assert not counter["stats"]
 

@@ -52,15 +52,18 @@ def member(rank, port, folder, argv, before_batch):
 
 
 class Watched:
-    """torch.nn.functional whose cross-entropy calls a function first, with (rank, call)."""
+    """torch.nn.functional whose cross-entropy calls a function first, and takes a factor from it.
+
+    The function is called with (rank, call).
+    """
 
     def __init__(self, rank, before_batch):
         self.rank, self.before_batch, self.calls = rank, before_batch, 0
 
     def cross_entropy(self, outputs, labels):
         self.calls += 1
-        self.before_batch(self.rank, self.calls)
-        return F.cross_entropy(outputs, labels)
+        factor = self.before_batch(self.rank, self.calls)
+        return F.cross_entropy(outputs, labels) * (1 if factor is None else factor)
 
 
 def run_two(folder, *argv, before_batch=None):
@@ -168,6 +171,18 @@ def test_a_rank_that_dies_ends_the_run_with_one_message(tmp_path):
     assert f"are in {weights}" in out
     assert len(json.loads(record.read_text())["rows"]) == 1
     models.lenet().load_state_dict(torch.load(weights, weights_only=True))
+
+
+def test_one_part_that_diverges_ends_all_processes_at_the_same_batch(tmp_path):
+    def diverge(rank, call):
+        return float("nan") if (rank, call) == (1, 2) else None
+
+    codes, _ = run_two(tmp_path, *TINY, before_batch=diverge)
+    _, err, _, silent = texts(tmp_path)
+    assert codes == [1, 1]
+    assert err.startswith("cnnlib: the loss is nan in epoch 1, batch 2, ")
+    assert len(err.splitlines()) == 1
+    assert silent == ""
 
 
 def test_a_run_that_diverges_says_so_once(tmp_path):

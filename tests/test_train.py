@@ -3,6 +3,8 @@
 import copy
 import json
 import math
+from dataclasses import asdict
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,9 +12,22 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cnnlib import backend, models, train
-from cnnlib.recipes import recipe
-from cnnlib.train import Diverged, History, Metrics, budget, evaluate, fit
+from cnnlib import backend, models, progress, train
+from cnnlib._cuda_graph import GraphedStep
+from cnnlib.backend import GPU_STEPS_BETWEEN_READS, choose_backend
+from cnnlib.blocks.residual import BasicBlock
+from cnnlib.progress import HEADER, ProgressDisplay
+from cnnlib.train import (
+    DivergenceError,
+    Epoch,
+    EpochMetrics,
+    History,
+    Metrics,
+    budget,
+    evaluate,
+    fit,
+    gradient_norms,
+)
 
 
 class ToyBatches:
@@ -28,12 +43,11 @@ class ToyBatches:
         self.images, self.labels = self.images.to(device), self.labels.to(device)
         self.batch_size, self.shuffle = batch_size, shuffle
         self.device = self.images.device
-        self.generator = torch.Generator()
 
-    def reseed(self, seed):
-        self.generator.manual_seed(seed)
+    def shard(self, index, num_shards):
+        return self
 
-    def regroup(self, batch_size, part, parts):
+    def rebatch(self, batch_size):
         batches = copy.copy(self)
         batches.batch_size = batch_size
         return batches
@@ -42,10 +56,14 @@ class ToyBatches:
         return -(-len(self.labels) // self.batch_size)
 
     def __iter__(self):
-        count = len(self.labels)
-        order = (
-            torch.randperm(count, generator=self.generator) if self.shuffle else torch.arange(count)
-        )
+        return self.epoch(1)
+
+    def epoch(self, number, seed=0):
+        order = torch.arange(len(self.labels))
+        if self.shuffle:
+            order = torch.randperm(
+                len(order), generator=torch.Generator().manual_seed(97 * seed + number)
+            )
         for chosen in order.split(self.batch_size):
             yield self.images[chosen], self.labels[chosen]
 
@@ -70,11 +88,10 @@ def by_hand(net, data, epochs, lr, seed, schedule=None):
     optimizer = torch.optim.SGD(net.parameters(), lr, momentum=0.9)
     schedule = (schedule or train.constant)(optimizer, epochs * len(data.train))
     torch.manual_seed(seed)
-    data.train.reseed(seed)
     losses = []
-    for _ in range(epochs):
+    for epoch in range(1, epochs + 1):
         net.train()
-        for images, labels in data.train:
+        for images, labels in data.train.epoch(epoch, seed):
             optimizer.zero_grad()
             loss = F.cross_entropy(net(images), labels)
             loss.backward()
@@ -99,24 +116,22 @@ def test_the_last_short_batch_is_trained_on_and_weighs_what_it_holds():
     assert len(history.losses) == 5
     sizes = [16, 16, 16, 16, 6]
     mean = sum(loss * size for loss, size in zip(history.losses, sizes, strict=True)) / 70
-    assert history.last["train_loss"] == pytest.approx(mean)
+    assert history.last.train_loss == pytest.approx(mean)
 
 
 def test_train_accuracy_counts_every_label():
     data, net = ToyData(), make_net()
     history = fit(net, data, 1, 1e-30, precision="fp32")
     found = (net(data.train.images).argmax(1) == data.train.labels).float().mean().item()
-    assert history.last["train_accuracy"] == pytest.approx(found)
+    assert history.last.train_accuracy == pytest.approx(found)
 
 
 def test_it_learns_and_rows_are_complete():
     history = fit(make_net(), ToyData(), 8, 0.1)
-    assert history.last["test_accuracy"] > 0.9
-    assert history.rows[-1]["train_loss"] < history.rows[0]["train_loss"]
-    assert [row["epoch"] for row in history.rows] == list(range(1, 9))
-    assert all(
-        row["images_per_second"] == pytest.approx(70 / row["seconds"]) for row in history.rows
-    )
+    assert history.last.test_accuracy > 0.9
+    assert history.rows[-1].train_loss < history.rows[0].train_loss
+    assert [row.epoch for row in history.rows] == list(range(1, 9))
+    assert all(row.images_per_second == pytest.approx(70 / row.seconds) for row in history.rows)
     assert not history.interrupted
 
 
@@ -150,10 +165,10 @@ def test_optimizer_schedule_and_loss_are_the_callers():
         precision="fp32",
     )
     assert steps_seen == [10]
-    assert [row["lr"] for row in history.rows] == pytest.approx([0.5 * 0.6, 0.5 * 0.1])
+    assert [row.lr for row in history.rows] == pytest.approx([0.5 * 0.6, 0.5 * 0.1])
     outputs, labels = net(data.test.images), data.test.labels
     smoothed = F.cross_entropy(outputs, labels, label_smoothing=0.1).item()
-    assert history.last["test_loss"] == pytest.approx(smoothed, rel=1e-5)
+    assert history.last.test_loss == pytest.approx(smoothed, rel=1e-5)
 
 
 def test_evaluate_by_hand():
@@ -168,6 +183,17 @@ def test_evaluate_by_hand():
     wrong, right = math.log(3 + math.exp(9)), math.log(3 + math.exp(9)) - 9
     assert metrics.loss == pytest.approx((23 * wrong + 7 * right) / 30, rel=1e-5)
     assert not net.training
+
+
+def test_a_network_trains_on_after_it_was_evaluated(monkeypatch):
+    # Channels last rebuilds a weight with one in channel whenever it is asked for.
+    monkeypatch.setattr(backend, "bf16_is_faster", lambda device: False)
+    monkeypatch.setattr(backend, "channels_last_is_faster", lambda device: True)
+    torch.manual_seed(0)
+    net = nn.Sequential(BasicBlock(1, 8, stride=2), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    net.append(nn.Linear(8, 4))
+    history = fit(net, ToyData(), epochs=2, lr=0.01)
+    assert len(history.rows) == 2
 
 
 def test_evaluate_takes_the_loss_of_its_caller():
@@ -212,23 +238,62 @@ def test_a_loss_that_is_no_number_stops_and_says_where(value):
 
     data = ToyData(count=80)  # 5 batches of 16 an epoch, then 30 test images: 16 and 14
     with pytest.raises(
-        Diverged, match=rf"loss is {value} in epoch 2, batch 3, at lr=0\.1: .*lr=0\.01"
+        DivergenceError, match=rf"loss is {value} in epoch 2, batch 3, at lr=0\.1: .*lr=0\.01"
     ) as stop:
         fit(make_net(), data, 3, 0.1, loss=loss)
     assert len(stop.value.history.rows) == 1
 
 
-def test_divergence_is_seen_between_epochs_when_an_epoch_is_long(monkeypatch):
-    monkeypatch.setattr("cnnlib.progress.SECONDS_BETWEEN_LOOKS", 0)
-    seen = []
+@pytest.mark.parametrize(("steps", "seen"), [(1, 2), (4, 4), (50, 20)])
+def test_divergence_is_seen_within_a_long_epoch(monkeypatch, steps, seen):
+    """Of 20 batches the second diverges; the next read of the losses ends training, silent or not."""
+    monkeypatch.setattr(backend.Backend, "steps_between_reads", steps)
+    monkeypatch.setattr(
+        progress, "show_progress", lambda history, *_, **__: ProgressDisplay(history)
+    )
+    calls = []
 
     def loss(outputs, labels):
-        seen.append(1)
-        return F.cross_entropy(outputs, labels) * math.nan
+        calls.append(1)
+        return F.cross_entropy(outputs, labels) * (math.nan if len(calls) == 2 else 1)
 
-    with pytest.raises(Diverged, match="epoch 1, batch 1,"):
-        fit(make_net(), ToyData(), 1, 0.1, loss=loss)
-    assert len(seen) == 1
+    with pytest.raises(DivergenceError, match=r"epoch 1, batch 2, at lr=0\.1: try") as stop:
+        fit(make_net(), ToyData(count=320), 1, 0.1, loss=loss)
+    assert len(calls) == seen
+    assert stop.value.history.rows == []
+
+
+def test_a_loss_that_diverges_in_another_process_is_seen_here():
+    """What is read are means over the processes: one that is no number anywhere is none here."""
+    other = SimpleNamespace(
+        device="cpu", world_size=2, all_reduce_sum=lambda ours: ours + torch.tensor([1.0, math.nan])
+    )
+    metrics = EpochMetrics(1, other)
+    for loss in (1.0, 2.0):
+        metrics.add(torch.tensor(loss), torch.tensor(1), torch.tensor([0, 1]), lr=0.5)
+    with pytest.raises(DivergenceError, match=r"loss is nan in epoch 1, batch 2, at lr=0\.5"):
+        metrics.read()
+
+
+@pytest.mark.parametrize("steps", [2, 5, 50])
+def test_the_history_has_every_loss_however_often_they_are_read(monkeypatch, steps):
+    expected = fit(make_net(), ToyData(), 2, 0.1).losses
+    monkeypatch.setattr(backend.Backend, "steps_between_reads", steps)
+    assert fit(make_net(), ToyData(), 2, 0.1).losses == expected
+
+
+def test_losses_are_read_once():
+    metrics = EpochMetrics(3, choose_backend("cpu", "fp32"))
+    assert metrics.read() == []
+    metrics.add(torch.tensor(2.0), torch.tensor(2), torch.tensor([0, 1, 1]), lr=0.1)
+    assert metrics.read() == [2.0]
+    metrics.add(torch.tensor(1.0), torch.tensor(1), torch.tensor([0]), lr=0.2)
+    assert metrics.read() == [1.0]
+    assert metrics.read() == []
+    row = metrics.finish(Metrics(0.5, torch.eye(2)))
+    assert (row.epoch, row.lr, row.test_loss, row.test_accuracy) == (3, 0.2, 0.5, 1.0)
+    assert row.train_loss == pytest.approx((3 * 2.0 + 1.0) / 4)
+    assert row.train_accuracy == 3 / 4
 
 
 def test_the_stop_button_keeps_history_and_network():
@@ -244,6 +309,7 @@ def test_the_stop_button_keeps_history_and_network():
     history = fit(net, data, 3, 0.1, loss=loss)
     assert history.interrupted
     assert len(history.rows) == 1
+    assert len(history.losses) == 5 + 4  # the epoch that was stopped had come to its fifth batch
     assert not net.training
     assert evaluate(net, data.test).accuracy > 0.25
 
@@ -263,7 +329,7 @@ def test_rows_are_printed_aligned_below_the_banner(capsys):
     fit(make_net(), ToyData(banner="NOT REAL"), 2, 0.1)
     banner, title, *table = capsys.readouterr().out.splitlines()
     assert banner == "NOT REAL"
-    assert title.startswith("Sequential on 70 images 1x4x4 of toy, ")
+    assert title.startswith("Sequential network on 70 images 1x4x4 of toy, ")
     assert len(table) == 3
     assert len({len(line) for line in table}) == 1
     assert "test acc" in table[0]
@@ -271,14 +337,14 @@ def test_rows_are_printed_aligned_below_the_banner(capsys):
 
 def test_history_is_a_table_and_json():
     history = fit(make_net(), ToyData(), 2, 0.1, seed=3)
-    record = json.loads(history.to_json())
-    assert record["rows"] == history.rows
+    record = json.loads(json.dumps(asdict(history)))
+    assert [Epoch(**row) for row in record["rows"]] == history.rows
     assert record["recipe"]["seed"] == 3
     assert record["recipe"]["train_images"] == 70
     assert record["recipe"]["data"] == "toy"
     assert repr(history).splitlines()[0] == history.title
     assert len(repr(history).splitlines()) == 4
-    assert repr(History()) == History.header()
+    assert repr(History()) == HEADER
     assert len(history.plot().axes) == 2
 
 
@@ -332,8 +398,8 @@ def small_convnet():
 
 def test_the_fast_path_follows_the_plain_loop_for_50_steps(monkeypatch, measured):
     """Memory format and fused optimiser against the loop written out; 10 of 50 batches are short."""
-    monkeypatch.setattr(backend, "bf16_pays", lambda device: False)
-    monkeypatch.setattr(backend, "channels_last_pays", lambda device: True)
+    monkeypatch.setattr(backend, "bf16_is_faster", lambda device: False)
+    monkeypatch.setattr(backend, "channels_last_is_faster", lambda device: True)
     data, ours, theirs = ToyData(), small_convnet(), small_convnet()
     history = fit(ours, data, 10, 0.02)
     assert ours[4].weight.is_contiguous(memory_format=torch.channels_last)
@@ -346,37 +412,37 @@ def test_the_fast_path_follows_the_plain_loop_for_50_steps(monkeypatch, measured
 @pytest.mark.cuda
 @pytest.mark.parametrize(("precision", "slack"), [("fp32", 1e-3), ("bf16", 0.05)])
 def test_the_cuda_graph_follows_the_plain_loop_for_50_steps(monkeypatch, precision, slack):
-    """Recorded and replayed on the GPU; each epoch ends with a short batch, which runs eagerly."""
-    recorded = []
-    record = backend.Recorded.record
+    """Captured and replayed on the GPU; each epoch ends with a short batch, which runs eagerly."""
+    captured = []
+    capture = GraphedStep.capture
 
     def spy(self, batch):
-        recorded.append(len(batch[1]))
-        record(self, batch)
+        captured.append(len(batch[1]))
+        capture(self, batch)
 
-    monkeypatch.setattr(backend.Recorded, "record", spy)
+    monkeypatch.setattr(GraphedStep, "capture", spy)
     data, ours, theirs = ToyData(device="cuda"), small_convnet(), small_convnet().cuda()
     schedule = lambda optimizer, steps: torch.optim.lr_scheduler.LinearLR(  # noqa: E731
         optimizer, 1.0, 0.1, total_iters=steps
     )
     history = fit(ours, data, 10, 0.02, precision=precision, schedule=schedule)
-    assert recorded == [16]
+    assert captured == [16]
     losses = by_hand(theirs, data, 10, 0.02, seed=0, schedule=schedule)
     assert history.losses == pytest.approx(losses, rel=slack, abs=slack)
     assert losses[-1] < 0.5 * losses[0]
     plain = fit(
         small_convnet(), data, 10, 0.02, precision=precision, schedule=schedule, graph=False
     )
-    assert recorded == [16]
+    assert captured == [16]
     assert history.losses == pytest.approx(plain.losses, rel=slack, abs=slack)
 
 
 @pytest.mark.cuda
-def test_a_loss_that_is_printed_is_never_recorded(monkeypatch):
+def test_a_loss_that_is_printed_is_never_captured(monkeypatch):
     def refuse(self, batch):
-        raise AssertionError("recorded")
+        raise AssertionError("captured")
 
-    monkeypatch.setattr(backend.Recorded, "record", refuse)
+    monkeypatch.setattr(GraphedStep, "capture", refuse)
     seen = []
 
     def loss(outputs, labels):
@@ -388,11 +454,11 @@ def test_a_loss_that_is_printed_is_never_recorded(monkeypatch):
 
 
 @pytest.mark.cuda
-def test_the_shared_adam_is_recorded(monkeypatch):
-    recorded = []
-    record = backend.Recorded.record
+def test_the_shared_adam_is_captured(monkeypatch):
+    captured = []
+    capture = GraphedStep.capture
     monkeypatch.setattr(
-        backend.Recorded, "record", lambda self, batch: (recorded.append(1), record(self, batch))
+        GraphedStep, "capture", lambda self, batch: (captured.append(1), capture(self, batch))
     )
     data = ToyData(device="cuda")
     settings = {"optimizer": train.adamw, "schedule": train.one_cycle, "precision": "fp32"}
@@ -400,14 +466,14 @@ def test_the_shared_adam_is_recorded(monkeypatch):
         fit(small_convnet(), data, 10, 0.01, graph=graph, **settings).losses
         for graph in (True, False)
     )
-    assert recorded == [1]
+    assert captured == [1]
     assert graph == pytest.approx(plain, rel=1e-3, abs=1e-3)
     assert graph[-1] < 0.5 * graph[0]
 
 
 @pytest.mark.cuda
-def test_a_step_that_cannot_be_recorded_trains_all_the_same():
-    """Asking the device whether it is done is no wait, and no recording allows it."""
+def test_a_step_that_cannot_be_captured_trains_all_the_same():
+    """Asking the device whether it is done is no wait, and no capture allows it."""
 
     def loss(outputs, labels):
         torch.cuda.current_stream().query()
@@ -435,7 +501,7 @@ def test_dropout_drops_anew_in_every_replay():
 def test_a_network_scores_on_the_gpu_as_on_the_cpu(name):
     torch.manual_seed(0)
     net = getattr(models, name)().eval()
-    size = recipe(name).size
+    size = models.MODELS[name].recipe.size
     images = torch.rand(4, 1, size, size)
     expected = net(images)
     found = net.cuda()(images.cuda()).cpu()
@@ -445,11 +511,12 @@ def test_a_network_scores_on_the_gpu_as_on_the_cpu(name):
 @pytest.mark.cuda
 def test_a_network_that_views_its_maps_trains_on_the_gpu():
     history = fit(Viewing(), ToyData(device="cuda"), 3, 0.05)
-    assert history.rows[-1]["train_loss"] < history.rows[0]["train_loss"]
+    assert history.rows[-1].train_loss < history.rows[0].train_loss
 
 
 def test_nothing_is_read_back_batch_by_batch(monkeypatch):
-    """Between looks, fit never asks a tensor for its number."""
+    """Between the reads that a GPU has, fit never asks a tensor for its number."""
+    monkeypatch.setattr(backend.Backend, "steps_between_reads", GPU_STEPS_BETWEEN_READS)
     reads = []
     for name in ("item", "tolist", "__bool__", "__float__"):
         original = getattr(torch.Tensor, name)
@@ -538,10 +605,73 @@ def test_a_gradient_may_come_late():
     assert ours == pytest.approx(theirs, rel=1e-5)
 
 
+def test_frozen_weights_stay_as_they_are():
+    for optimizer in (train.sgd, train.nesterov, train.adamw):
+        net = small_convnet()
+        net[0].requires_grad_(False)
+        before = [net[0].weight.clone(), net[4].weight.clone()]
+        fit(net, ToyData(), 1, 0.01, optimizer=optimizer)
+        assert torch.equal(net[0].weight, before[0])
+        assert not torch.equal(net[4].weight, before[1])
+
+
+def test_nesterov_is_that_of_torch():
+    data = ToyData()
+    plain = lambda parameters, lr: torch.optim.SGD(  # noqa: E731
+        parameters, lr, momentum=0.9, nesterov=True, weight_decay=5e-4
+    )
+    ours, theirs = (
+        fit(make_net(), data, 3, 0.05, optimizer=optimizer, precision="fp32").losses
+        for optimizer in (train.nesterov, plain)
+    )
+    assert ours == pytest.approx(theirs, rel=1e-5)
+
+
+def test_one_cycle_leaves_the_momentum():
+    optimizer = train.adamw(make_net().parameters(), 0.1)
+    schedule = train.one_cycle(optimizer, 11)
+    (group,) = optimizer.param_groups
+    rates = [group["lr"]]
+    for _ in range(10):
+        optimizer.step()
+        schedule.step()
+        assert group["betas"] == (0.9, 0.999)
+        rates.append(group["lr"])
+    assert max(rates) == pytest.approx(0.1, rel=0.1)
+    assert rates[-1] < rates[0] < 0.01
+
+
+def test_gradient_norms_by_hand():
+    """Of a projecting block: two 3x3 convolutions and a 1x1 on the shortcut, which is left out."""
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(1, 4, 5, padding=2),
+        BasicBlock(4, 8, stride=2),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, 4),
+    ).eval()
+    data = ToyData()
+    images, labels = data.test.images, data.test.labels
+    found = gradient_norms(net, images, labels)
+    assert all(p.grad is None for p in net.parameters())
+    F.cross_entropy(net.train()(images), labels).backward()
+    norms = {name: p.grad.norm().item() for name, p in net.named_parameters() if p.ndim == 4}
+    assert len(norms) == 4
+    expected = [norm for name, norm in norms.items() if "shortcut" not in name]
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_gradient_norms_want_a_convolution():
+    data = ToyData()
+    with pytest.raises(ValueError, match="net=Sequential has no convolution larger than 1x1: try"):
+        gradient_norms(make_net(), data.test.images, data.test.labels)
+
+
 def test_numbers_of_numpy_are_numbers():
     history = fit(make_net(), ToyData(), np.int64(1), np.float64(0.1))
     assert len(history.rows) == 1
-    json.loads(history.to_json())
+    json.loads(json.dumps(asdict(history)))
 
 
 def test_the_shared_adam_trains():
@@ -561,13 +691,14 @@ def test_budget(monkeypatch):
     for gpu, expected in ((True, "full"), (False, "quick")):
         monkeypatch.setattr(train.torch.cuda, "is_available", lambda gpu=gpu: gpu)
         assert budget() == expected
-    monkeypatch.setenv("CNNLIB_BUDGET", "full")
-    assert budget() == "full"
+    for wanted in ("quick", "study", "full"):
+        monkeypatch.setenv("CNNLIB_BUDGET", wanted)
+        assert budget() == wanted
     monkeypatch.setenv("CNNLIB_BUDGET", "huge")
-    with pytest.raises(ValueError, match="CNNLIB_BUDGET='huge' must be 'full' or 'quick': unset"):
+    with pytest.raises(ValueError, match="CNNLIB_BUDGET='huge' must be 'quick', 'study' or 'full'"):
         budget()
 
 
 def test_an_empty_history_is_an_empty_table():
-    assert repr(History()) == History.header()
+    assert repr(History()) == HEADER
     assert Metrics(0.0, torch.eye(2)).accuracy == 1
