@@ -1,18 +1,22 @@
-"""Extra: a kernel that slides over its input, and explorers of sizes and fields.
+"""Extra: a kernel that slides over its input, and explorers of sizes and receptive fields.
 
 Nothing else in the package imports it.
 """
 
+from cnnlib.explore.explorers import conv_explorer, dilation_explorer, transposed_explorer
 from cnnlib.explore.sliding_window import (
-    Walk,
-    conv_transpose_scatter,
-    conv_transpose_zero_insertion,
-    conv_walk,
+    SlidingWindow,
+    conv_steps,
+    transposed_scatter_steps,
+    transposed_zero_insertion_steps,
 )
 
 __all__ = [
-    "Walk",
-    "conv_transpose_scatter",
-    "conv_transpose_zero_insertion",
-    "conv_walk",
+    "SlidingWindow",
+    "conv_explorer",
+    "conv_steps",
+    "dilation_explorer",
+    "transposed_explorer",
+    "transposed_scatter_steps",
+    "transposed_zero_insertion_steps",
 ]

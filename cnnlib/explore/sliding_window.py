@@ -1,4 +1,4 @@
-"""A kernel walks over its input.
+"""A kernel slides over its input.
 
 A convolution reads a window of the input and writes one output; a transposed convolution reads one
 input and writes a window of the output. A step of either multiplies and adds, for each tap,
@@ -8,146 +8,131 @@ input and writes a window of the output. A step of either multiplies and adds, f
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from cnnlib.arithmetic import conv_size, conv_transpose_size
-from cnnlib.explore.frames import draw_frame, draw_strip
-from cnnlib.explore.player import Player
+from cnnlib.explore.page import Page, player
+from cnnlib.explore.stills import draw_steps
 from cnnlib.plots.figures import as_array
 
 MAX_STEPS = 144
 MAX_SIDE = 24  # cells: smaller ones could not be read
 
-
-class Step(NamedTuple):
-    """One position of the kernel: the cell (row, column) that each tap reads and writes."""
-
-    reads: list
-    writes: list
+Size = int | tuple[int, int]
 
 
 @dataclass(frozen=True, eq=False)
 class Grid:
     """Numbers in cells.
 
-    Attributes:
-        name: what they are.
-        values: the numbers.
-        data: which cells belong to the data; the others are zeros put in, or cut off in the end.
-        others: what the grid is called with those others.
+    Args:
+        label: What they are, and how many.
+        values: The numbers.
+        data: Which cells belong to the data; the others are inserted zeros, or cut off in the end.
     """
 
-    name: str
+    label: str
     values: np.ndarray
     data: np.ndarray
-    others: str = ""
 
-    def mask(self, cells):
-        """Tell for each cell of the grid whether it is one of these."""
-        mask = np.zeros(self.values.shape, bool)
-        for cell in cells:
-            mask[cell] = True
-        return mask
+    def mask(self, cells: np.ndarray) -> np.ndarray:
+        """Return for each cell whether it is one of these, which are counted row by row."""
+        return np.isin(np.arange(self.values.size), cells).reshape(self.values.shape)
 
 
 @dataclass(frozen=True, eq=False)
-class Walk:
-    """A kernel's walk, a frame for each step.
+class SlidingWindow:
+    """The steps of a kernel that slides over its input.
 
-    Attributes:
-        title: what walks, and with which hyperparameters.
-        source: the cells that the kernel reads.
-        kernel: its weights.
-        target: the cells that the products are added to, zero at the start.
-        steps: where the kernel stands, in order.
+    Args:
+        title: The operation and its hyperparameters.
+        source: The cells that the kernel reads.
+        kernel: Its weights.
+        target: The cells that the products are added to, zero at the start.
+        reads: The cell that each tap reads, (steps, taps); cells are counted row by row.
+        writes: The cell that each tap writes, likewise.
     """
 
     title: str
     source: Grid = field(repr=False)
     kernel: Grid = field(repr=False)
     target: Grid = field(repr=False)
-    steps: list = field(repr=False)
+    reads: np.ndarray = field(repr=False)
+    writes: np.ndarray = field(repr=False)
 
     @property
-    def frames(self):
-        """The number of frames."""
-        return len(self.steps)
+    def num_steps(self) -> int:
+        """The number of steps."""
+        return len(self.reads)
+
+    @cached_property
+    def products(self) -> np.ndarray:
+        """What each step reads times the weights, (steps, k_h, k_w)."""
+        products = self.source.values.flat[self.reads] * self.kernel.values.ravel()
+        return products.reshape(-1, *self.kernel.values.shape)
+
+    @cached_property
+    def totals(self) -> np.ndarray:
+        """The target's numbers after each step, (steps, height, width)."""
+        added = np.zeros((self.num_steps, self.target.values.size))
+        steps = np.arange(self.num_steps)[:, None]
+        np.add.at(added, (steps, self.writes), self.products.reshape(self.writes.shape))
+        return added.cumsum(axis=0).reshape(-1, *self.target.values.shape)
 
     @property
-    def output(self):
-        """The result of the whole walk, without what padding cuts off."""
+    def output(self) -> np.ndarray:
+        """The result of all steps, without what padding cuts off."""
         rows, columns = self.target.data.any(axis=1), self.target.data.any(axis=0)
         return self.totals[-1][np.ix_(rows, columns)]
 
     @cached_property
-    def never_read(self):
+    def never_read(self) -> np.ndarray:
         """Which cells of the source no step reads."""
-        return ~self.source.mask(cell for step in self.steps for cell in step.reads)
+        return ~self.source.mask(self.reads)
 
     @cached_property
-    def never_written(self):
+    def never_written(self) -> np.ndarray:
         """Which cells of the target no step writes."""
-        return ~self.target.mask(cell for step in self.steps for cell in step.writes)
+        return ~self.target.mask(self.writes)
 
-    @cached_property
-    def totals(self):
-        """The target's numbers after each step."""
-        values, totals = self.target.values, []
-        for index, step in enumerate(self.steps):
-            values = values.copy()
-            for cell, product in zip(step.writes, self.products(index).flat, strict=True):
-                values[cell] += product
-            totals.append(values)
-        return totals
-
-    def products(self, index):
-        """Multiply what a step reads by the weights, in the shape of the kernel."""
-        read = [self.source.values[cell] for cell in self.steps[index].reads]
-        return np.reshape(read, self.kernel.values.shape) * self.kernel.values
-
-    def frame(self, index):
-        """Draw a step: source, kernel, products, target, and the sum in words.
+    def draw(self, *indices: int) -> Figure:
+        """Draw steps, each with its source and its target; without indices, the last one.
 
         Raises:
-            ValueError: there is no such step.
+            ValueError: There is no such step.
         """
-        if not 0 <= index < self.frames:
-            raise ValueError(f"index={index} must be one of the steps 0 to {self.frames - 1}")
-        return draw_frame(self, index)
+        last = self.num_steps - 1
+        for index in indices:
+            if not 0 <= index <= last:
+                raise ValueError(f"index={index} must be one of the steps 0 to {last}: try {last}")
+        return draw_steps(self, indices or [last])
 
-    def strip(self, columns=4):
-        """Draw steps spread evenly from the first to the last, the source above the target.
-
-        Raises:
-            ValueError: fewer than one column.
-        """
-        if columns < 1:
-            raise ValueError(f"columns={columns} must be at least 1")
-        return draw_strip(self, columns)
-
-    def player(self):
-        """Give the walk with buttons and a slider, for a notebook and its export to HTML."""
-        return Player(self)
+    def player(self) -> Page:
+        """Return the steps with buttons and a slider, for a notebook and its export to HTML."""
+        return player(self)
 
 
-def conv_walk(input, kernel, stride=1, padding=0, dilation=1):
-    """Walk a kernel over an input as a convolution does: read a window, write its sum.
+def conv_steps(
+    input: Any, kernel: Any, stride: Size = 1, padding: Size = 0, dilation: Size = 1
+) -> SlidingWindow:
+    """Slide a kernel over an input as a convolution does: read a window, write its sum.
 
     Shape:
         input (H, W), kernel (k_h, k_w)
 
     Args:
-        input: numbers of one channel.
-        kernel: weights.
-        stride: input cells from one window to the next.
-        padding: zeros added on each side.
-        dilation: input cells from one tap to the next.
+        input: Numbers of one channel.
+        kernel: Weights.
+        stride: Input cells from one window to the next.
+        padding: Zeros added on each side.
+        dilation: Input cells from one tap to the next.
 
     Raises:
-        ValueError: a shape or hyperparameter that no convolution takes, or a walk too large to
-            be read.
+        ValueError: A shape or hyperparameter that no convolution takes, or more steps or cells
+            than can be read.
     """
     input, kernel = _matrix("input", input), _matrix("kernel", kernel)
     if isinstance(padding, str):
@@ -156,133 +141,121 @@ def conv_walk(input, kernel, stride=1, padding=0, dilation=1):
         )
     output_size = conv_size(input.shape, kernel.shape, stride, padding, dilation)
     title = f"Convolution: stride {stride}, padding {padding}, dilation {dilation}"
-    stride, padding, dilation = _pair(stride), _pair(padding), _pair(dilation)
-    _require_readable(output_size, input=input.shape + 2 * padding, kernel=kernel.shape)
-
-    return Walk(
-        title,
-        Grid("input", *_surround(input, padding, padding), "padded"),
-        _all_data("kernel", kernel),
-        _all_data("output", np.zeros(output_size)),
-        _gather(output_size, kernel.shape, stride, dilation),
-    )
+    source_size = input.shape + 2 * _pair(padding)
+    _require_readable(output_size, input=(source_size, "padding"), kernel=(kernel.shape, ""))
+    source = _place("input", input, source_size, padding, others="padded")
+    return _gather(title, source, _place("kernel", kernel), output_size, stride, dilation)
 
 
-def conv_transpose_scatter(input, kernel, stride=1, padding=0, output_padding=0, dilation=1):
-    """Walk a transposed convolution as it is defined: each input adds a scaled kernel.
+def transposed_scatter_steps(
+    input: Any,
+    kernel: Any,
+    stride: Size = 1,
+    padding: Size = 0,
+    output_padding: Size = 0,
+    dilation: Size = 1,
+) -> SlidingWindow:
+    """Take a transposed convolution as it is defined: each input adds a scaled kernel.
 
     Shape:
         input (H, W), kernel (k_h, k_w)
 
     Args:
-        input: numbers of one channel.
-        kernel: weights.
-        stride: output cells from one scaled kernel to the next.
-        padding: output cells cut off on each side.
-        output_padding: output cells added at the far edges.
-        dilation: output cells from one tap to the next.
+        input: Numbers of one channel.
+        kernel: Weights.
+        stride: Output cells from one scaled kernel to the next.
+        padding: Output cells cut off on each side.
+        output_padding: Output cells added at the far edges.
+        dilation: Output cells from one tap to the next.
 
     Raises:
-        ValueError: a shape or hyperparameter that no transposed convolution takes, or a walk too
-            large to be read.
+        ValueError: A shape or hyperparameter that no transposed convolution takes, or more steps
+            or cells than can be read.
     """
     input, kernel = _matrix("input", input), _matrix("kernel", kernel)
-    output_size = conv_transpose_size(
-        input.shape, kernel.shape, stride, padding, output_padding, dilation
-    )
-    title = (
-        f"Transposed convolution by scatter: stride {stride}, padding {padding}, "
-        f"output_padding {output_padding}, dilation {dilation}"
-    )
-    stride, padding, dilation = _pair(stride), _pair(padding), _pair(dilation)
-    _require_readable(input.shape, kernel=kernel.shape, output=output_size + 2 * padding)
-
-    steps = []
-    for position in np.ndindex(input.shape):
-        window = _window(position * stride, kernel.shape, dilation)
-        steps.append(Step(reads=[position] * len(window), writes=window))
-    return Walk(
-        title,
-        _all_data("input", input),
-        _all_data("kernel", kernel),
-        Grid("output", *_surround(np.zeros(output_size), padding, padding), "before the cut"),
-        steps,
+    sizes = input.shape, kernel.shape, stride, padding, output_padding, dilation
+    output_size = conv_transpose_size(*sizes)
+    target_size = output_size + 2 * _pair(padding)
+    _require_readable(input.shape, kernel=(kernel.shape, ""), output=(target_size, "stride"))
+    target = _place("output", np.zeros(output_size), target_size, padding, others="before the cut")
+    corners, taps = _cells(target, input.shape, stride), _cells(target, kernel.shape, dilation)
+    return SlidingWindow(
+        _transposed_title("scatter", *sizes[2:]),
+        source=_place("input", input),
+        kernel=_place("kernel", kernel),
+        target=target,
+        reads=np.arange(input.size)[:, None].repeat(kernel.size, axis=1),
+        writes=np.add.outer(corners, taps),
     )
 
 
-def conv_transpose_zero_insertion(input, kernel, stride=1, padding=0, output_padding=0, dilation=1):
-    """Walk a transposed convolution as a convolution of the input with zeros put in.
+def transposed_zero_insertion_steps(
+    input: Any,
+    kernel: Any,
+    stride: Size = 1,
+    padding: Size = 0,
+    output_padding: Size = 0,
+    dilation: Size = 1,
+) -> SlidingWindow:
+    """Take a transposed convolution as a convolution of the input with inserted zeros.
 
     There are stride - 1 zeros between the inputs and dilation * (kernel - 1) - padding around
-    them; the kernel is flipped both ways and moves by one cell.
-
-    Shape:
-        input (H, W), kernel (k_h, k_w)
-
-    Args:
-        input: numbers of one channel.
-        kernel: weights.
-        stride: one more than the zeros between two inputs.
-        padding: how many fewer zeros lie around the input.
-        output_padding: zeros more at the far edges.
-        dilation: cells from one tap to the next.
-
-    Raises:
-        ValueError: a shape or hyperparameter that no transposed convolution takes, or a walk too
-            large to be read.
+    them, output_padding more at the far edges; the kernel is flipped both ways and moves by one
+    cell. Shapes, arguments and errors are those of `transposed_scatter_steps`.
     """
     input, kernel = _matrix("input", input), _matrix("kernel", kernel)
-    output_size = conv_transpose_size(
-        input.shape, kernel.shape, stride, padding, output_padding, dilation
-    )
-    title = (
-        f"Transposed convolution by zero insertion: stride {stride}, padding {padding}, "
+    sizes = input.shape, kernel.shape, stride, padding, output_padding, dilation
+    output_size = conv_transpose_size(*sizes)
+    margin = _pair(dilation) * np.subtract(kernel.shape, 1) - padding
+    # Where padding is larger than the kernel reaches, the first window starts inside the input.
+    before, start = np.maximum(margin, 0), np.maximum(-margin, 0)
+    after = np.maximum(margin + output_padding, 0)
+    source_size = before + np.subtract(input.shape, 1) * stride + 1 + after
+    _require_readable(output_size, input=(source_size, "stride"), kernel=(kernel.shape, ""))
+    source = _place("input", input, source_size, before, stride, others="with zeros")
+    flipped = _place("flipped kernel", np.flip(kernel))
+    title = _transposed_title("zero insertion", *sizes[2:])
+    return _gather(title, source, flipped, output_size, 1, dilation, start)
+
+
+def _transposed_title(view, stride, padding, output_padding, dilation):
+    return (
+        f"Transposed convolution by {view}: stride {stride}, padding {padding}, "
         f"output_padding {output_padding}, dilation {dilation}"
     )
-    stride, padding, dilation = _pair(stride), _pair(padding), _pair(dilation)
-    margin = dilation * np.subtract(kernel.shape, 1) - padding
-    # Where padding is larger than the kernel reaches, the walk starts inside the input instead.
-    before, start = np.maximum(margin, 0), np.maximum(-margin, 0)
-    after = np.maximum(margin + _pair(output_padding), 0)
-    spread_size = np.subtract(input.shape, 1) * stride + 1
-    _require_readable(output_size, input=spread_size + before + after, kernel=kernel.shape)
-
-    spread, is_input = np.zeros(spread_size), np.zeros(spread_size, bool)
-    spread[:: stride[0], :: stride[1]] = input
-    is_input[:: stride[0], :: stride[1]] = True
-    values, _ = _surround(spread, before, after)
-    data, _ = _surround(is_input, before, after)
-    return Walk(
-        title,
-        Grid("input", values, data, "with zeros"),
-        _all_data("flipped\nkernel", np.flip(kernel)),
-        _all_data("output", np.zeros(output_size)),
-        _gather(output_size, kernel.shape, 1, dilation, start),
-    )
 
 
-def _gather(output_size, kernel_size, stride, dilation, start=0):
-    """List the steps of a convolution whose first window lies at `start`."""
-    steps = []
-    for position in np.ndindex(*output_size):
-        window = _window(start + position * _pair(stride), kernel_size, dilation)
-        steps.append(Step(reads=window, writes=[position] * len(window)))
-    return steps
+def _gather(title, source, kernel, output_size, stride, dilation, start=0):
+    """Return the steps of a convolution whose first window lies at `start`."""
+    target = _place("output", np.zeros(output_size))
+    corners = _cells(source, output_size, stride, start)
+    reads = np.add.outer(corners, _cells(source, kernel.values.shape, dilation))
+    writes = np.arange(len(corners))[:, None].repeat(kernel.values.size, axis=1)
+    return SlidingWindow(title, source, kernel, target, reads, writes)
 
 
-def _window(corner, kernel_size, dilation):
-    """List the cells under the taps of a kernel whose first tap lies on `corner`."""
-    return [tuple(corner + tap * dilation) for tap in np.ndindex(*kernel_size)]
+def _cells(grid, count, spacing, start=0):
+    """List cells of a grid, `count` rows and columns of them, `spacing` apart."""
+    rows, columns = _lattice(count, spacing, start)
+    return (rows * grid.values.shape[1] + columns).ravel()
 
 
-def _surround(values, before, after):
-    """Put zeros around an array; return it with a mask of where the array lies in it."""
-    margins = list(zip(before, after, strict=True))
-    return np.pad(values, margins), np.pad(np.ones(values.shape, bool), margins)
+def _lattice(count, spacing, start):
+    """Return the rows and the columns of a lattice of cells, ready to index an array."""
+    axes = zip(_pair(start), _pair(spacing), count, strict=True)
+    return np.ix_(*(first + step * np.arange(number) for first, step, number in axes))
 
 
-def _all_data(name, values):
-    return Grid(name, values, np.ones(values.shape, bool))
+def _place(name, values, shape=None, start=0, spacing=1, others=""):
+    """Lay numbers into a grid of zeros, the first on `start`, `spacing` cells from each other."""
+    shape = values.shape if shape is None else shape
+    label = f"{name} {values.shape[0]} x {values.shape[1]}"
+    numbers, data = np.zeros(shape), np.zeros(shape, bool)
+    cells = _lattice(values.shape, spacing, start)
+    numbers[cells], data[cells] = values, True
+    if not data.all():
+        label += f"\n{others}: {shape[0]} x {shape[1]}"
+    return Grid(label, numbers, data)
 
 
 def _pair(value):
@@ -292,23 +265,24 @@ def _pair(value):
 def _matrix(name, values):
     values = as_array(values).astype(float)
     if values.ndim != 2:
-        raise ValueError(f"{name} has shape {values.shape}: pass one channel, (height, width)")
+        raise ValueError(f"{name} has shape {values.shape}: try one channel, (height, width)")
     if not np.isfinite(values).all():
-        raise ValueError(f"{name} has infinite or undefined entries: pass small numbers")
+        raise ValueError(f"{name} has infinite or undefined entries: try small numbers")
     return values
 
 
-def _require_readable(steps, **sizes):
-    """Refuse a walk of too many steps, or over grids whose cells would be too small."""
+def _require_readable(steps, **grids):
+    """Refuse too many steps, or a grid (its size, what else makes it smaller) of tiny cells."""
     count = steps[0] * steps[1]
     if count > MAX_STEPS:
         raise ValueError(
-            f"the walk has {steps[0]} x {steps[1]} = {count:,} steps, at most {MAX_STEPS} can be "
-            "shown: try a smaller input"
+            f"steps={count:,}, {steps[0]} x {steps[1]}, must be at most {MAX_STEPS} to be shown: "
+            "try a smaller input"
         )
-    for name, size in sizes.items():
-        if max(size) > MAX_SIDE:
+    for name, ((rows, columns), cause) in grids.items():
+        if max(rows, columns) > MAX_SIDE:
+            remedy = f"input or {cause}" if cause else name
             raise ValueError(
-                f"the {name} takes {size[0]} x {size[1]} cells, at most {MAX_SIDE} a side can be "
-                "read: try a smaller one"
+                f"{name}={rows} x {columns} cells must be at most {MAX_SIDE} per side to be shown: "
+                f"try a smaller {remedy}"
             )
