@@ -1,13 +1,18 @@
 import re
+from base64 import b64decode
+from dataclasses import dataclass
+from html.parser import HTMLParser
+from pathlib import Path
 
 import matplotlib
 import matplotlib.pyplot as plt
+import nbformat
 import numpy as np
 import pytest
 import torch
-from IPython.core.formatters import format_display_data
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.text import Text
+from matplotlib.figure import Figure
+from nbconvert import HTMLExporter
+from nbval.plugin import get_sanitize_patterns
 
 from cnnlib import plots
 from cnnlib.plots import figures
@@ -16,15 +21,18 @@ CLASSES = ["cat", "dog", "owl"]
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
+@dataclass
+class Row:
+    epoch: int
+    train_loss: float
+    test_loss: float
+    train_accuracy: float
+    test_accuracy: float
+
+
 def history(losses, accuracies):
     return [
-        {
-            "epoch": epoch,
-            "train_loss": loss,
-            "test_loss": loss + 0.1,
-            "train_accuracy": accuracy,
-            "test_accuracy": accuracy - 0.1,
-        }
+        Row(epoch, loss, loss + 0.1, accuracy, accuracy - 0.1)
         for epoch, (loss, accuracy) in enumerate(zip(losses, accuracies, strict=True), start=1)
     ]
 
@@ -45,27 +53,74 @@ def refuses(message):
 @pytest.fixture
 def displayed(monkeypatch):
     shown = []
-    monkeypatch.setattr(figures, "display", lambda *objects: shown.extend(objects))
+    monkeypatch.setattr(figures, "display", lambda *objects, raw=False: shown.extend(objects))
     return shown
 
 
 # show
 
 
-def test_show_displays_a_png_with_its_alt_text_and_then_the_caption(displayed):
-    plots.show(plots.image_grid(np.eye(4)[None]), " A *diagonal*. ", "white diagonal on black")
-    picture, caption = displayed
-    data, metadata = format_display_data(picture, include=["image/png", "text/plain"])
-    assert picture.data.startswith(PNG_SIGNATURE)
-    assert metadata["image/png"]["alt"] == "white diagonal on black"
-    assert data["text/plain"] == "<IPython.core.display.Image object>"
+def test_show_displays_the_same_png_twice_and_then_the_caption(displayed):
+    plots.show(plots.image_grid(np.eye(4)[None]), " A *diagonal*. ", 'a "white" diagonal')
+    bundle, caption = displayed
+    assert set(bundle) == {"text/html", "image/png", "text/plain"}
+    picture = bundle["image/png"]
+    assert b64decode(picture).startswith(PNG_SIGNATURE)
+    source = f"data:image/png;base64,{picture}"
+    assert bundle["text/html"] == f'<img alt="a &quot;white&quot; diagonal" src="{source}">'
+    assert bundle["text/plain"] == 'a "white" diagonal'
     assert caption.data == "*A *diagonal*.*"
 
 
-def test_show_renders_100_dots_an_inch(displayed):
+def test_image_html_is_what_show_displays(displayed):
+    figure = plots.image_grid(np.eye(4)[None])
+    plots.show(figure, "A diagonal.", "a diagonal")
+    assert plots.image_html(figure, "a diagonal") == displayed[0]["text/html"]
+
+
+class Images(HTMLParser):
+    """Collects the attributes of every image of a page."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.found = []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        if tag == "img":
+            self.found.append(dict(attributes))
+
+
+def test_the_alt_text_stands_in_an_exported_notebook(displayed):
+    alt = 'rows: 1 < 2 & "quoted"'
+    plots.show(plots.image_grid(np.eye(4)[None]), "A diagonal.", alt)
+    bundle, caption = displayed
+    outputs = [
+        nbformat.v4.new_output("display_data", data=bundle),
+        nbformat.v4.new_output("display_data", data={"text/markdown": caption.data}),
+    ]
+    cell = nbformat.v4.new_code_cell("plots.show(...)", outputs=outputs)
+    page, _ = HTMLExporter().from_notebook_node(nbformat.v4.new_notebook(cells=[cell]))
+    (image,) = Images(page).found
+    assert image["alt"] == alt
+    assert image["src"] == f"data:image/png;base64,{bundle['image/png']}"
+    assert "<em>A diagonal.</em>" in page
+
+
+def test_the_sanitiser_hides_the_picture_and_nothing_else(displayed):
+    plots.show(plots.image_grid(np.eye(4)[None]), "A diagonal.", "data:image/png: a diagonal")
+    text = displayed[0]["text/html"]
+    config = Path(__file__).with_name("sanitize.cfg").read_text()
+    for pattern, replacement in get_sanitize_patterns(config):
+        text = re.sub(pattern, replacement, text)
+    assert text == '<img alt="data:image/png: a diagonal" src="PICTURE ">'
+
+
+def test_show_renders_100_dots_per_inch(displayed):
     figure = plots.image_grid(np.zeros((1, 8, 8)))
     plots.show(figure, "Black.", "a black square")
-    width = int.from_bytes(displayed[0].data[16:20], "big")  # of the PNG's header
+    header = b64decode(displayed[0]["image/png"])[:24]
+    width = int.from_bytes(header[16:20], "big")
     assert width == pytest.approx(140 + 20, abs=3)  # 1.4 inches and the margins around them
 
 
@@ -191,7 +246,7 @@ def test_loss_bands_draw_the_smoothed_mean_and_the_extremes():
     ("runs", "message"),
     [
         ({}, "runs is empty"),
-        ({"net": []}, "'net'.*equal length, and at least one"),
+        ({"net": []}, "'net'. is empty: pass one list of losses per seed"),
         ({"net": [[1.0] * 5, [1.0] * 6]}, "'net'.*equal length"),
         ({"net": [[1.0] * 4]}, "window=5 must not exceed the 4 batches of runs..net"),
     ],
@@ -216,64 +271,42 @@ def test_layer_profile_refuses_what_a_log_scale_cannot_show(profiles):
         plots.layer_profile(profiles, "norm")
 
 
-# trade_off, roofline
+# seeds, number_grid
 
 
-def test_a_trade_off_has_a_point_for_each_network_and_joins_the_front():
-    points = {"a": (1.0, 0.7, 0.1), "b": (100.0, 0.9, 0), "c": (50.0, 0.6, 0.2)}
-    (axes,) = plots.trade_off(points, "MACs", front=["a", "b"]).axes
-    assert (axes.get_xscale(), axes.get_xlabel()) == ("log", "MACs")
-    assert (axes.get_yscale(), axes.get_ylabel()) == ("linear", "test accuracy")
-    assert {text.get_text(): text.xy for text in axes.texts} == {
-        name: point[:2] for name, point in points.items()
-    }
-    (line,) = [line for line in axes.lines if len(line.get_xdata()) == 2]
-    assert line.get_xydata().tolist() == [[1, 0.7], [100, 0.9]]
-    bars = [bar.get_segments()[0][:, 1].tolist() for bar in axes.collections]
-    assert bars == [pytest.approx([0.6, 0.8]), pytest.approx([0.4, 0.8])]
-    (axes,) = plots.trade_off({"a": (1, 10, 0)}, "MACs", "images a second", log=True).axes
-    assert (axes.get_yscale(), axes.get_ylabel()) == ("log", "images a second")
-
-
-def test_the_roof_rises_with_the_bandwidth_up_to_the_peak():
-    (axes,) = plots.roofline({"a": (2.0, 3e9), "b": (500.0, 80e9)}, 100e9, 10e9).axes
-    roof, a, b = axes.lines
-    intensity, height = roof.get_xydata().T
-    assert intensity[1] == 10
-    assert height.tolist() == pytest.approx([10 * intensity[0], 100, 100])
-    assert a.get_xydata().tolist() == [[2, 3]]
-    assert b.get_xydata().tolist() == [[500, 80]]
-    assert intensity[0] < 2 < 500 <= intensity[2]
-    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
-
-
-def test_names_of_points_do_not_cover_each_other():
-    points = {f"network {i}": (1.0 + 0.01 * (i % 3), 0.5 + 0.002 * i, 0) for i in range(7)}
-    points["far"] = (1e4, 0.5, 0)
-    figure = plots.trade_off(points, "MACs")
+def test_seeds_draw_a_dot_each_and_a_bar_at_the_mean():
+    figure = plots.seeds({"a": [0.2, 0.4], "b": [0.5, 0.6, 0.7]}, "accuracy", ("chance", 0.1))
     (axes,) = figure.axes
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    renderer = canvas.get_renderer()
-    boxes = [Text.get_window_extent(text, renderer) for text in axes.texts]
-    for i, box in enumerate(boxes):
-        assert not any(box.overlaps(other) for other in boxes[:i])
+    dots, bars = axes.lines[0:4:2], axes.lines[1:4:2]
+    assert [list(line.get_xdata()) for line in dots] == [[0.2, 0.4], [0.5, 0.6, 0.7]]
+    assert [line.get_xdata() for line in bars] == [pytest.approx([0.3]), pytest.approx([0.6])]
+    assert [list(line.get_ydata()) for line in (*dots, *bars)] == [[0, 0], [1, 1, 1], [0], [1]]
+    assert axes.lines[4].get_xdata() == [0.1, 0.1]
+    assert [text.get_text() for text in axes.texts] == ["chance"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b"]
+    assert axes.yaxis_inverted()
+    assert axes.get_xlabel() == "accuracy"
 
 
-@pytest.mark.parametrize(
-    ("draw", "message"),
-    [
-        (lambda: plots.trade_off({}, "MACs"), "points is empty"),
-        (lambda: plots.trade_off({"a": (0, 0.5, 0.1)}, "MACs"), "'a'.*above 0"),
-        (lambda: plots.trade_off({"a": (1, 0.5, 0.1)}, "MACs", front=["b"]), "there is no 'b'"),
-        (lambda: plots.trade_off({"a": (1, 0, 0)}, "MACs", log=True), "'a'.*above 0"),
-        (lambda: plots.roofline({}, 1, 1), "points is empty"),
-        (lambda: plots.roofline({"a": (1, 0)}, 1, 1), "'a'.*above 0"),
-    ],
-)
-def test_trade_off_and_roofline_refuse_what_they_cannot_draw(draw, message):
-    with pytest.raises(ValueError, match=message):
-        draw()
+@pytest.mark.parametrize(("runs", "message"), [({}, "runs is empty"), ({"a": []}, "runs['a'] is")])
+def test_seeds_refuse_what_they_cannot_draw(runs, message):
+    with refuses(message):
+        plots.seeds(runs, "accuracy")
+
+
+def test_number_grid_writes_every_number_into_its_cell():
+    axes = Figure().subplots()
+    plots.number_grid(axes, torch.tensor([[0.0, 1.5], [-2.0, 3.0]]), "ours")
+    texts = {text.get_position(): text.get_text() for text in axes.texts}
+    assert texts == {(0, 0): "0", (1, 0): "1.5", (0, 1): "-2", (1, 1): "3"}
+    assert axes.get_title("left") == "ours"
+    np.testing.assert_array_equal(pictures(axes.figure)[0], [[0, 1.5], [2, 3]])
+
+
+@pytest.mark.parametrize("values", [np.zeros(3), np.zeros((1, 1, 3, 3)), np.zeros((0, 3))])
+def test_number_grid_refuses_what_is_no_matrix(values):
+    with refuses(f"values has shape {values.shape}"):
+        plots.number_grid(Figure().subplots(), values, "ours")
 
 
 # training_curves
@@ -291,7 +324,7 @@ def test_training_curves_draw_the_rows():
         train, test = curves(axes)
         for line, part, style in ((train, "train", "-"), (test, "test", "--")):
             assert list(line.get_xdata()) == [1, 2, 3]
-            assert list(line.get_ydata()) == [row[f"{part}_{quantity}"] for row in rows]
+            assert list(line.get_ydata()) == [getattr(row, f"{part}_{quantity}") for row in rows]
             assert line.get_linestyle() == style
     assert [text.get_text() for text in loss.get_legend().get_texts()] == ["train", "test"]
     assert len(accuracy.texts) == 0
@@ -342,10 +375,9 @@ def test_training_curves_labels_do_not_overlap(end):
 @pytest.mark.parametrize(
     ("runs", "message"),
     [
-        ([], "runs has no rows: train for at least one epoch"),
+        ([], "runs[''] is empty: pass the rows of at least one epoch"),
         ({}, "runs is empty"),
-        ({"plain": []}, "runs['plain'] has no rows"),
-        ([{"epoch": 1, "train_loss": 1, "test_accuracy": 0}], "without test_loss, train_accuracy"),
+        ({"plain": []}, "runs['plain'] is empty: pass the rows of at least one epoch"),
     ],
 )
 def test_training_curves_refusals(runs, message):

@@ -1,36 +1,43 @@
 """Pictures: they take arrays and records, and return a figure.
 
 diagram   a block drawn from the module itself
-figures   images, training curves, confusion matrix
+figures   images, training curves, seeds, confusion matrix
+scenes    images above maps of the classes of their pixels
+stages    a whole network, one box per stage
 """
 
-from cnnlib.plots.diagram import block_arms, block_diagram
+from cnnlib.plots.diagram import block_diagram
 from cnnlib.plots.figures import (
     confusion_matrix,
     image_grid,
+    image_html,
     layer_profile,
     loss_bands,
     loss_curve,
     misclassified,
+    number_grid,
     png,
-    roofline,
+    seeds,
     show,
-    trade_off,
     training_curves,
 )
+from cnnlib.plots.scenes import scene_grid
+from cnnlib.plots.stages import stage_diagram
 
 __all__ = [
-    "block_arms",
     "block_diagram",
     "confusion_matrix",
     "image_grid",
+    "image_html",
     "layer_profile",
     "loss_bands",
     "loss_curve",
     "misclassified",
+    "number_grid",
     "png",
-    "roofline",
+    "scene_grid",
+    "seeds",
     "show",
-    "trade_off",
+    "stage_diagram",
     "training_curves",
 ]

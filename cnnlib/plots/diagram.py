@@ -1,104 +1,256 @@
-"""A block drawn from the module itself: its arms, kernels and channels."""
+"""A block drawn from the module itself: what it computes, from the input at the bottom upwards.
 
+The layout follows the graph: what lies between a fork and its join stands side by side, one column
+per arm, and what follows a join stands above it. Lengths are in inches.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch
+from matplotlib.path import Path
 from torch import nn
 
-BOX = {"boxstyle": "round,pad=0.35", "edgecolor": "0.35", "linewidth": 1.2}
-CONVOLUTION, POOLING, JOIN = "#D9ECF8", "#D5EEE4", "#FCE2CC"
-POOLS = (nn.MaxPool2d, nn.AvgPool2d)
+from cnnlib.plots._graph import LAYERS, Node, consumers, graph
+
+CONVOLUTION, POOLING, JOIN, EDGE = "#D9ECF8", "#D5EEE4", "#FCE2CC", "0.35"
+_COLOURS = {"conv": CONVOLUTION, "linear": CONVOLUTION, "pool": POOLING, "small": "#F2F2F2"}
+_SIGNS = {"+", "×", "Σ"}  # drawn as circles; every other join or fork is a bar across its columns
+_WIDTH, _RADIUS, _LINE = 1.3, 0.16, 0.2  # of a box, of a circle, of a line of text
+_COLUMN_GAP, _ROW_GAP, _BLOCK_GAP, _TITLE = 0.15, 0.3, 0.5, 0.4
+_MARGIN = 0.2  # of a bar, beyond its outermost arrow
+_TEXT, _SMALL_TEXT, _TITLE_TEXT = 12, 11, 15  # points
 
 
-def block_arms(block):
-    """Read a block's arms: for each child the labels of its layers, in the order of the flow.
-
-    Convolutions and poolings are named; what normalises or activates is left out. A module whose
-    children read the same input, such as the fork at the end of an arm, is one label of several.
-
-    Args:
-        block: A module whose children are the arms. A child named `expand` is no arm: it follows
-            the concatenation.
-
-    Returns:
-        A dictionary from the child's name to its labels, such as ["1x1, 64", "3x3, 96 /2"].
-    """
-    return {name: _labels(child) for name, child in block.named_children() if name != "expand"}
-
-
-def _labels(module):
-    if isinstance(module, nn.Conv2d):
-        return [_convolution(module)]
-    if isinstance(module, POOLS):
-        kind = "max" if isinstance(module, nn.MaxPool2d) else "mean"
-        return [f"{kind} {_sides(module.kernel_size)}{_step(module.stride)}"]
-    if isinstance(module, nn.Sequential):
-        return [label for child in module for label in _labels(child)]
-    inside = [" ".join(_labels(child)) for child in module.children()]
-    return [" | ".join(inside)] if inside else []
-
-
-def _convolution(conv):
-    return f"{_sides(conv.kernel_size)}, {conv.out_channels}{_step(conv.stride)}"
-
-
-def _sides(kernel):
-    height, width = kernel if isinstance(kernel, tuple) else (kernel, kernel)
-    return f"{height}x{width}"
-
-
-def _step(stride):
-    stride = stride if isinstance(stride, int) else stride[0]
-    return f" /{stride}" if stride > 1 else ""
-
-
-def block_diagram(*blocks):
-    """Draw blocks side by side, input at the bottom.
+def block_diagram(
+    *blocks: nn.Module, input_shapes: Sequence[Sequence[int]] | None = None
+) -> Figure:
+    """Draw blocks side by side, input at the bottom: kernel, channels, and "/2" for a stride of 2.
 
     Args:
-        blocks: Modules as `block_arms` takes them. One with a child named `expand` ends in an
-            addition of its input, the others in a concatenation.
+        blocks: Modules.
+        input_shapes: (channels, height, width) of each input, for blocks that take several.
 
-    Returns:
-        A figure.
+    Raises:
+        ValueError: There is no block, or one that does not run on such inputs.
     """
-    arms = [block_arms(block) for block in blocks]
-    columns = [len(found) for found in arms]
-    height = max(len(labels) for found in arms for labels in found.values())
-    roof = height + (2.5 if any(hasattr(block, "expand") for block in blocks) else 1.5)
-    figure = Figure(figsize=(1.5 * sum(columns), 0.75 * roof + 0.8), layout="constrained")
-    panels = figure.subplots(1, len(blocks), width_ratios=columns, squeeze=False)[0]
-    for axes, block, found in zip(panels, blocks, arms, strict=True):
-        _draw(axes, block, found, height)
-        axes.set_ylim(-0.5, roof)
+    if not blocks:
+        raise ValueError("blocks is empty: pass at least one module")
+    names = ["" if isinstance(block, nn.Sequential) else type(block).__name__ for block in blocks]
+    layouts = [_Layout(graph(block, input_shapes)) for block in blocks]
+    widths = [max(x.width, 0.14 * len(name)) for x, name in zip(layouts, names, strict=True)]
+    bottom = _TITLE if any(names) else 0.05
+    height = bottom + max(layout.height for layout in layouts)
+    figure, axes = blank_axes(sum(widths) + _BLOCK_GAP * len(blocks), height)
+    left = _BLOCK_GAP / 2
+    for name, layout, width in zip(names, layouts, widths, strict=True):
+        middle = left + width / 2
+        layout.draw(axes, middle - layout.width / 2, bottom)
+        axes.text(middle, 0.05, name, ha="center", va="bottom", fontsize=_TITLE_TEXT)
+        left += width + _BLOCK_GAP
     return figure
 
 
-def _draw(axes, block, arms, height):
-    top = height + 1
-    _bar(axes, len(arms), 0, "input")
-    _bar(axes, len(arms), top, "concatenate")
-    for column, labels in enumerate(arms.values()):
-        axes.plot([column, column], [0, top], color="0.45", zorder=1)
-        for row, label in enumerate(labels, start=1):
-            colour = POOLING if label.startswith(("max", "mean")) else CONVOLUTION
-            look = BOX | {"facecolor": colour}
-            axes.text(
-                column,
-                row,
-                label.replace(" | ", "\n"),
-                ha="center",
-                va="center",
-                fontsize=12,
-                bbox=look,
-            )
-    if hasattr(block, "expand"):
-        middle = (len(arms) - 1) / 2
-        axes.plot([middle, middle], [top, top + 1], color="0.45", zorder=1)
-        _bar(axes, len(arms), top + 1, f"{_convolution(block.expand)}, plus the input")
-    axes.set_title(type(block).__name__, fontsize=15)
-    axes.set_xlim(-0.6, len(arms) - 0.4)
+def blank_axes(width: float, height: float) -> tuple[Figure, Axes]:
+    """Return a figure of this size, and axes without ticks whose unit is the inch."""
+    figure = Figure(figsize=(width, height))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set(xlim=(0, width), ylim=(0, height))
     axes.axis("off")
+    return figure, axes
 
 
-def _bar(axes, columns, y, text):
-    axes.barh(y, columns - 0.1, height=0.5, left=-0.45, color=JOIN, edgecolor="0.35", zorder=2)
-    axes.text((columns - 1) / 2, y, text, ha="center", va="center", fontsize=12, zorder=3)
+def draw_arrow(axes: Axes, corners: Sequence[tuple[float, float]]) -> None:
+    """Draw an arrow along the corners of its way."""
+    way = Path(corners)
+    axes.add_patch(
+        FancyArrowPatch(path=way, arrowstyle="-|>", mutation_scale=11, color="0.45", lw=1.3)
+    )
+
+
+@dataclass
+class _Area:
+    """Some nodes, and where they stand to the left and right of the place of their fork, 0."""
+
+    left: float = 0.0
+    right: float = 0.0
+    x: dict[Node, float] = field(default_factory=dict)
+    tracks: dict[tuple[Node, Node], float] = field(default_factory=dict)  # arrows past all nodes
+
+    def add(self, other: "_Area", shift: float = 0.0) -> None:
+        self.left = min(self.left, other.left + shift)
+        self.right = max(self.right, other.right + shift)
+        self.x |= {node: x + shift for node, x in other.x.items()}
+        self.tracks |= {edge: x + shift for edge, x in other.tracks.items()}
+
+
+class _Layout:
+    """Where the nodes and arrows of a graph are drawn."""
+
+    def __init__(self, nodes: list[Node]):
+        self.nodes = nodes
+        self.edges = [(source, node) for node in nodes for source in node.inputs]
+        self.users = {node: consumers(nodes, node) for node in nodes}
+        first, last = nodes[0], nodes[-1]
+        inputs = [node for node in nodes if node.kind == "input"]
+        if len(inputs) > 1:
+            first = Node("fork", "", [], ())  # below them all, and never drawn
+            self.users[first] = inputs
+        area = _Area(-_WIDTH / 2, _WIDTH / 2, {first: 0.0})
+        area.add(self._between([node for node in nodes if node not in (first, last)], first, last))
+        self.width = area.right - area.left
+        self.x = {node: x - area.left for node, x in area.x.items()}
+        self.x[last] = self.x[last.inputs[0]]
+        self.tracks = {edge: x - area.left for edge, x in area.tracks.items()}
+        self.y, self.height = _rows(nodes)
+
+    def _between(self, inner: list[Node], fork: Node, join: Node) -> _Area:
+        """Arrange what lies between a fork and its join: its connected parts side by side."""
+        areas = []
+        while inner:
+            part = _connected(inner, self.users)
+            inner = [node for node in inner if node not in part]
+            areas.append(self._arm(part, fork, join))
+        if join.kind in _SIGNS:
+            areas.sort(key=lambda area: -len(area.x))  # shortcuts stand on the right
+        if areas and join in self.users[fork]:
+            areas.append(_Area(-_MARGIN, _MARGIN, tracks={(fork, join): 0.0}))
+        return _side_by_side(areas, centred=join.kind not in _SIGNS)
+
+    def _arm(self, part: list[Node], fork: Node, join: Node) -> _Area:
+        """Arrange connected nodes: those that all paths pass above each other, else in columns."""
+        cuts = [node for node in part if not self._leads_out(part, fork, without=node)]
+        if not cuts:
+            return self._cascade(part, fork, join)
+        area = _Area()
+        for below, above in pairwise([fork, *cuts, join]):
+            inner = self._reached(part, below, without=above)
+            area.add(self._between([node for node in inner if node not in cuts], below, above))
+        for node in cuts:
+            half = _RADIUS if node.kind in _SIGNS else _WIDTH / 2
+            area.add(_Area(-half, half, {node: 0.0}))
+        return area
+
+    def _cascade(self, part: list[Node], fork: Node, join: Node) -> _Area:
+        """Arrange arms that read each other: a column for each node that no other one dominates."""
+        owned = {n: [m for m in part if m not in self._reached(part, fork, n)] for n in part}
+        heads = [n for n in part if not any(n in owned[m] for m in part if m is not n)]
+        areas = [self._arm(owned[head], fork, join) for head in heads]
+        return _side_by_side(areas, centred=join.kind not in _SIGNS)
+
+    def _reached(self, part: list[Node], start: Node, without: Node) -> list[Node]:
+        """Return the nodes of a part that paths from a start reach, past one of them."""
+        found = {start}
+        for node in part:  # in the order of the calls
+            if node is not without and any(node in self.users[source] for source in found):
+                found.add(node)
+        return [node for node in part if node in found]
+
+    def _leads_out(self, part: list[Node], fork: Node, without: Node) -> bool:
+        """Return whether a path leads from the fork through a part, past one of its nodes."""
+        reached = self._reached(part, fork, without)
+        return any(user not in part for node in reached for user in self.users[node])
+
+    def _track(self, source: Node, node: Node) -> float:
+        """Return where an arrow runs upwards."""
+        if (source, node) in self.tracks:
+            return self.tracks[source, node]
+        to_sign = node.kind in _SIGNS and not _is_bar(source)
+        return self.x[source] if to_sign or _is_bar(node) else self.x[node]
+
+    def _corners(self, source: Node, node: Node) -> list[tuple[float, float]]:
+        """Return the way of an arrow: across above its source, up, across into a circle."""
+        track, top = self._track(source, node), self.y[source] + _height(source) / 2
+        corners = [(track, top)]
+        if not _is_bar(source) and track != self.x[source]:
+            across = top + _ROW_GAP / 2
+            corners = [(self.x[source], top), (self.x[source], across), (track, across)]
+        if node.kind in _SIGNS and abs(track - self.x[node]) > _RADIUS:
+            side = _RADIUS if track > self.x[node] else -_RADIUS
+            return [*corners, (track, self.y[node]), (self.x[node] + side, self.y[node])]
+        return [*corners, (track, self.y[node] - _height(node) / 2)]
+
+    def _ends(self, node: Node) -> tuple[float, float]:
+        """Return the left and right end of a box; a bar reaches across all its arrows."""
+        tracks = [self._track(*edge) for edge in self.edges if node in edge and _is_bar(node)]
+        left = min([self.x[node] - _WIDTH / 2, *(x - _MARGIN for x in tracks)])
+        return left, max([self.x[node] + _WIDTH / 2, *(x + _MARGIN for x in tracks)])
+
+    def draw(self, axes: Axes, left: float, bottom: float) -> None:
+        for edge in self.edges:
+            corners = [(left + x, bottom + y) for x, y in self._corners(*edge)]
+            draw_arrow(axes, corners)
+        for node in self.nodes[:-1]:
+            start, end = self._ends(node)
+            _draw_node(axes, node, left + start, left + end, bottom + self.y[node])
+
+
+def _rows(nodes: list[Node]) -> tuple[dict[Node, float], float]:
+    """Return the height of each node's middle, above all that it reads, and that of all rows."""
+    row: dict[Node, int] = {}
+    for node in nodes:
+        row[node] = 1 + max((row[source] for source in node.inputs), default=-1)
+    y: dict[Node, float] = {}
+    bottom = 0.0
+    for number in range(max(row.values()) + 1):
+        members = [node for node in nodes if row[node] == number]
+        height = max(map(_height, members))
+        y |= dict.fromkeys(members, bottom + height / 2)
+        bottom += height + _ROW_GAP
+    return y, bottom - _ROW_GAP
+
+
+def _connected(nodes: list[Node], users: dict[Node, list[Node]]) -> list[Node]:
+    """Return the first of some nodes with all that are connected to it through them."""
+    found, size = {nodes[0]}, 0
+    while size < len(found):
+        size = len(found)
+        found |= {n for n in nodes if found.intersection([*n.inputs, *users[n]])}
+    return [node for node in nodes if node in found]
+
+
+def _side_by_side(areas: list[_Area], centred: bool) -> _Area:
+    """Put areas beside each other, their fork below the first or in the middle."""
+    places, right = [], 0.0
+    for area in areas:
+        places.append(right - area.left)
+        right += area.right - area.left + _COLUMN_GAP
+    row = _Area()
+    for area, place in zip(areas, places, strict=True):
+        row.add(area, place - (places[0] + places[-1] * centred) / (1 + centred))
+    return row
+
+
+def _is_bar(node: Node) -> bool:
+    return node.kind not in LAYERS | _SIGNS | {"small", "output"}
+
+
+def _lines(node: Node) -> list[str]:
+    """Return the lines of a box from the top: the flow goes upwards."""
+    return list(
+        filter(None, [", ".join(node.after), node.label, node.note, ", ".join(node.before)])
+    )
+
+
+def _height(node: Node) -> float:
+    return 2 * _RADIUS if node.kind in _SIGNS else _LINE * len(_lines(node)) + 0.1
+
+
+def _draw_node(axes: Axes, node: Node, left: float, right: float, y: float) -> None:
+    look: Any = {"facecolor": _COLOURS.get(node.kind, JOIN), "edgecolor": EDGE, "lw": 1.2}
+    middle, height = (left + right) / 2, _height(node)
+    if node.kind in _SIGNS:
+        axes.add_patch(Circle((middle, y), _RADIUS, gid=node.label, **look))
+    else:
+        look |= {"boxstyle": "round,pad=0,rounding_size=0.06"}
+        corner = (left, y - height / 2)
+        axes.add_patch(FancyBboxPatch(corner, right - left, height, gid=node.label, **look))
+    for row, line in enumerate(lines := _lines(node)):
+        large = line == node.label and node.kind in LAYERS | _SIGNS
+        place = (middle, y + (len(lines) / 2 - row - 0.5) * _LINE)
+        size = _TEXT if large else _SMALL_TEXT
+        axes.text(*place, line, ha="center", va="center_baseline", fontsize=size)

@@ -4,13 +4,19 @@ Arrays may be lists, NumPy arrays or torch tensors on any device. The figures do
 pyplot, so a notebook shows one only when it calls `show`, with a caption and a text alternative.
 """
 
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from html import escape
 from io import BytesIO
 from itertools import cycle
+from statistics import mean
+from typing import Any
 
 import matplotlib.style
 import numpy as np
 import torch
-from IPython.display import Image, Markdown, display
+from IPython.display import Markdown, display
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
@@ -24,10 +30,9 @@ GREY = "0.45"
 
 MARKERS = "osD^vPX*"
 MAX_IMAGES = 200
-ROW_KEYS = ("epoch", "train_loss", "test_loss", "train_accuracy", "test_accuracy")
 
 # One look for every picture, set while a figure is built or rendered and never globally.
-_look = matplotlib.style.context(
+house_style = matplotlib.style.context(
     [
         "default",
         {
@@ -46,46 +51,65 @@ _look = matplotlib.style.context(
 )
 
 
-def show(figure, caption, alt):
-    """Display a figure in the notebook as a PNG, and its caption in italics below it.
+def show(figure: Figure, caption: str, alt: str) -> None:
+    """Display a figure in the notebook, and its caption in italics below it.
+
+    The picture is sent twice, as HTML with the text alternative and as a bare PNG: each front end
+    takes the richest form that it can show.
 
     Args:
-        figure: a matplotlib Figure.
-        caption: the conclusion of the picture, in Markdown.
-        alt: what the picture shows, for a reader who cannot see it.
+        figure: A matplotlib Figure.
+        caption: The conclusion of the picture, in Markdown.
+        alt: What the picture shows, for a reader who cannot see it.
 
     Raises:
-        ValueError: the caption or the text alternative is empty.
+        ValueError: The caption or the text alternative is empty.
     """
     if not caption.strip():
         raise ValueError(f"caption={caption!r} must not be empty: state what the picture shows")
     if not alt.strip():
         raise ValueError(f"alt={alt!r} must not be empty: describe the picture in words")
-    display(Image(data=png(figure), alt=alt), Markdown(f"*{caption.strip()}*"))
+    picture = _base64(figure)
+    bundle = {"text/html": _image_html(picture, alt), "image/png": picture, "text/plain": alt}
+    display(bundle, raw=True)
+    display(Markdown(f"*{caption.strip()}*"))
 
 
-@_look
-def png(figure):
-    """Render a figure to the bytes of a PNG, 100 dots an inch, without empty margins."""
+def image_html(figure: Figure, alt: str) -> str:
+    """Return an HTML image that holds the figure as a PNG, and the text alternative."""
+    return _image_html(_base64(figure), alt)
+
+
+def _image_html(picture: str, alt: str) -> str:
+    return f'<img alt="{escape(alt)}" src="data:image/png;base64,{picture}">'
+
+
+def _base64(figure: Figure) -> str:
+    return b64encode(png(figure)).decode()
+
+
+@house_style
+def png(figure: Figure) -> bytes:
+    """Render a figure to the bytes of a PNG, 100 dots per inch, without empty margins."""
     buffer = BytesIO()
     figure.savefig(buffer, format="png", dpi=100, bbox_inches="tight")
     return buffer.getvalue()
 
 
-@_look
-def image_grid(images, titles=None, columns=8):
+@house_style
+def image_grid(images: Any, titles: Sequence[str] | None = None, columns: int = 8) -> Figure:
     """Draw images row by row in a grid.
 
     Shape:
         (N, H, W), (N, 1, H, W) or (N, 3, H, W)
 
     Args:
-        images: bytes in 0..255 or floating-point numbers in 0..1.
-        titles: a string for each image, shown above it.
-        columns: images in a row.
+        images: Bytes in 0..255 or floating-point numbers in 0..1.
+        titles: A string for each image, shown above it.
+        columns: Images per row.
 
     Raises:
-        ValueError: no image, too many, another shape or range, or titles of another number.
+        ValueError: There is no image, too many, another shape or range, or not one title each.
     """
     images = _pixels(images)
     count = len(images)
@@ -123,30 +147,28 @@ def image_grid(images, titles=None, columns=8):
     return figure
 
 
-@_look
-def training_curves(runs):
+@house_style
+def training_curves(runs: Mapping[str, Sequence[Any]] | Sequence[Any]) -> Figure:
     """Draw loss and accuracy over the epochs: training solid, test dashed.
 
     Args:
-        runs: the rows of one run, or a dictionary from a label to the rows of a run. A row is a
-            dictionary with epoch, train_loss, test_loss, train_accuracy (fraction) and
-            test_accuracy (fraction).
+        runs: The rows of a History, or a dictionary from a label to the rows of a run.
 
     Raises:
-        ValueError: no run, a run without rows, or a row without one of these keys.
+        ValueError: There is no run, or a run without rows.
     """
-    if not isinstance(runs, dict):
+    if not isinstance(runs, Mapping):
         runs = {"": runs}
-    _check_runs(runs)
+    _check_not_empty(runs, "the rows of at least one epoch")
 
     figure = Figure(figsize=(12, 4.5), layout="constrained")
     panels = figure.subplots(1, 2)
     for axes, quantity in zip(panels, ("loss", "accuracy"), strict=True):
         looks = zip(cycle(PALETTE), cycle(MARKERS), strict=False)
         for rows, (color, marker) in zip(runs.values(), looks, strict=False):
-            epochs = [row["epoch"] for row in rows]
+            epochs = [row.epoch for row in rows]
             for part, dash, face in (("train", "-", color), ("test", "--", "white")):
-                values = [row[f"{part}_{quantity}"] for row in rows]
+                values = [getattr(row, f"{part}_{quantity}") for row in rows]
                 (curve,) = axes.plot(epochs, values, dash, color=color)
                 curve.set(marker=marker, markerfacecolor=face, markevery=max(1, len(rows) // 10))
         axes.set_title(quantity.capitalize(), loc="left")
@@ -154,24 +176,24 @@ def training_curves(runs):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(True)
     key = [
-        Line2D([], [], color=GREY, linestyle=dash, marker="o", markerfacecolor=face)
-        for dash, face in (("-", GREY), ("--", "white"))
+        Line2D([], [], color=GREY, linestyle="-", marker="o"),
+        Line2D([], [], color=GREY, linestyle="--", marker="o", markerfacecolor="white"),
     ]
     panels[0].legend(key, ["train", "test"])
     _label_ends(panels[1], {label: rows[-1] for label, rows in runs.items() if label})
     return figure
 
 
-@_look
-def loss_curve(losses, batches):
+@house_style
+def loss_curve(losses: Any, batches: int) -> Figure:
     """Draw the training loss of each batch, so far.
 
     Args:
-        losses: a number for each batch.
-        batches: batches in an epoch.
+        losses: A number for each batch.
+        batches: Batches per epoch.
 
     Raises:
-        ValueError: no loss, or fewer than one batch in an epoch.
+        ValueError: There is no loss, or fewer than one batch per epoch.
     """
     losses = as_array(losses)
     if losses.size == 0:
@@ -188,25 +210,24 @@ def loss_curve(losses, batches):
     return figure
 
 
-@_look
-def loss_bands(runs, window=5):
+@house_style
+def loss_bands(runs: Mapping[str, Sequence[Sequence[float]]], window: int = 5) -> Figure:
     """Draw the training loss over the batches: the mean of several seeds, and a band around it.
 
     Args:
-        runs: a dictionary from a label to the runs of several seeds, each a list with the loss of
-            every batch. The band reaches from the lowest to the highest seed.
-        window: batches over which each run is averaged first, so that the eye finds the trend.
+        runs: The runs of several seeds for each label, each a list with the loss of every batch.
+            The band reaches from the lowest to the highest seed.
+        window: Batches over which each run is averaged first, so that the eye finds the trend.
 
     Raises:
-        ValueError: no run, runs of unequal length, or fewer batches than the window.
+        ValueError: There is no run, runs of unequal length, or fewer batches than the window.
     """
-    if not runs:
-        raise ValueError("runs is empty: pass at least one")
+    _check_not_empty(runs, "one list of losses per seed")
     figure = Figure(figsize=(12, 4.5), layout="constrained")
     axes = figure.subplots()
     for (label, seeds), color in zip(runs.items(), cycle(PALETTE), strict=False):
         if len({len(losses) for losses in seeds}) != 1:
-            raise ValueError(f"runs[{label!r}] must hold runs of equal length, and at least one")
+            raise ValueError(f"runs[{label!r}] must hold runs of equal length")
         if len(seeds[0]) < window:
             raise ValueError(
                 f"window={window} must not exceed the {len(seeds[0])} batches of runs[{label!r}]"
@@ -223,16 +244,16 @@ def loss_bands(runs, window=5):
     return figure
 
 
-@_look
-def layer_profile(profiles, quantity):
+@house_style
+def layer_profile(profiles: Mapping[str, Sequence[float]], quantity: str) -> Figure:
     """Draw a positive quantity of every layer, from the first to the last, on a log scale.
 
     Args:
-        profiles: a dictionary from a label to the values, one a layer.
-        quantity: what the values are, with their unit: the name of the axis.
+        profiles: The values for each label, one per layer.
+        quantity: What the values are, with their unit: the name of the axis.
 
     Raises:
-        ValueError: no profile, or a value that a log scale cannot show.
+        ValueError: There is no profile, or a value that a log scale cannot show.
     """
     if not profiles:
         raise ValueError("profiles is empty: pass at least one")
@@ -250,99 +271,83 @@ def layer_profile(profiles, quantity):
     return figure
 
 
-@_look
-def trade_off(points, cost, quality="test accuracy", front=(), log=False):
-    """Draw a quality over a cost on a log scale, a labelled point with its spread for each network.
+@house_style
+def seeds(
+    runs: Mapping[str, Sequence[float]],
+    quantity: str,
+    reference: tuple[str, float] | None = None,
+) -> Figure:
+    """Draw what several seeds reached: one row per label, a dot per seed, a bar at their mean.
 
     Args:
-        points: a dictionary from a name to (cost, quality, spread).
-        cost: what the cost is, with its unit: the name of the axis.
-        quality: likewise.
-        front: names that a line joins, the cheapest first, such as those that none beats.
-        log: whether the quality has a log scale, too.
+        runs: One number per seed for each label.
+        quantity: What the numbers are, with their unit: the name of the axis.
+        reference: The name and the value of what a reader should compare with, a dashed line.
 
     Raises:
-        ValueError: no point, a cost that a log scale cannot show, or a front with unknown names.
+        ValueError: There is no run, or a run without numbers.
     """
-    _check_points(points, positive=2 if log else 1)
-    if unknown := [name for name in front if name not in points]:
-        raise ValueError(f"front={front!r} must name points: there is no {unknown[0]!r}")
-    figure = Figure(figsize=(12, 5.5), layout="constrained")
+    _check_not_empty(runs, "one number per seed")
+    lines = sum(label.count("\n") + 1 for label in runs)
+    figure = Figure(figsize=(9, 1.3 + 0.2 * len(runs) + 0.25 * lines), layout="constrained")
     axes = figure.subplots()
-    for name, (x, y, spread) in points.items():
-        color = BLUE if name in front or not front else GREY
-        axes.errorbar(x, y, spread or None, marker="o", color=color, capsize=3, elinewidth=1.2)
-    axes.plot([points[name][0] for name in front], [points[name][1] for name in front], color=BLUE)
-    axes.set(xlabel=cost, ylabel=quality, xscale="log", yscale="log" if log else "linear")
-    _label_points(axes, {name: point[:2] for name, point in points.items()})
+    for row, numbers in enumerate(runs.values()):
+        axes.plot(numbers, [row] * len(numbers), "o", markersize=10, alpha=0.7, color=BLUE)
+        axes.plot(mean(numbers), row, "|", markersize=24, markeredgewidth=3, color=BLACK)
+    if reference:
+        label, value = reference
+        axes.axvline(value, color=GREY, linestyle="--", lw=1.5, zorder=1)
+        top = axes.get_xaxis_transform()
+        axes.text(value, 1.02, label, fontsize=12, color=GREY, ha="center", transform=top)
+    axes.set_yticks(range(len(runs)), list(runs))
+    axes.set(xlabel=quantity, ylim=(len(runs) - 0.4, -0.6))  # the first row at the top
+    axes.grid(axis="x")
     return figure
 
 
-@_look
-def roofline(points, peak, bandwidth):
-    """Draw the operations a second that networks reach, below the roof that a machine gives.
+@house_style
+def number_grid(axes: Axes, values: Any, title: str, size: int = 14) -> None:
+    """Draw a small matrix into axes: its numbers in the cells, darker where they are larger.
 
-    The roof is the bandwidth times the operations for each byte, up to the peak.
+    Shape:
+        (H, W)
 
     Args:
-        points: a dictionary from a name to (operations for each byte, operations a second).
-        peak: operations a second of the machine.
-        bandwidth: bytes a second that its memory moves.
+        axes: Where to draw.
+        values: The numbers.
+        title: What they are.
+        size: Of the numbers, in points.
 
     Raises:
-        ValueError: no point, or a number that a log scale cannot show.
+        ValueError: The values are no matrix, or an empty one.
     """
-    _check_points(points, positive=2)
-    figure = Figure(figsize=(12, 5.5), layout="constrained")
-    axes = figure.subplots()
-    ridge = peak / bandwidth
-    intensities = [x for x, _ in points.values()]
-    left, right = min(ridge / 4, *intensities) / 1.5, max(4 * ridge, *intensities)
-    roof = np.array([left, ridge, right])
-    axes.plot(roof, np.minimum(peak, roof * bandwidth) / 1e9, color=VERMILION, label="the roof")
-    for x, y in points.values():
-        axes.plot(x, y / 1e9, "o", color=BLUE)
-    axes.set(xlabel="operations for each byte", ylabel="GFLOP/s", xscale="log", yscale="log")
-    axes.legend(loc="upper left")
-    _label_points(axes, {name: (x, y / 1e9) for name, (x, y) in points.items()})
-    return figure
+    values = as_array(values)
+    if values.ndim != 2 or values.size == 0:
+        raise ValueError(f"values has shape {values.shape}: pass a matrix, such as values[0, 0]")
+    shades = np.abs(values)
+    axes.imshow(shades, cmap="Blues", vmin=0, vmax=1.6 * shades.max() + 1e-9)
+    for (row, column), value in np.ndenumerate(values):
+        color = "0.7" if value == 0 else "black"
+        axes.text(column, row, f"{value:g}", ha="center", va="center", color=color, fontsize=size)
+    axes.set_title(title, fontsize=14, loc="left")
+    axes.set(xticks=np.arange(-0.5, values.shape[1]), yticks=np.arange(-0.5, values.shape[0]))
+    axes.tick_params(length=0, labelbottom=False, labelleft=False)
+    axes.grid(color="0.6", linewidth=0.7)
 
 
-def _label_points(axes, points, size=11):
-    """Write the name beside each point, higher where it would cover another; a line leads to it."""
-    axes.margins(x=0.03)
-    axes.set_xlim(axes.get_xlim()[0], axes.get_xlim()[1] * 4)  # on a log scale: room for a name
-    axes.grid(True)
-    axes.figure.draw_without_rendering()  # which decides where the axes lie
-    placed = []  # the boxes (left, right, bottom) of names, in points from the corner
-    pixel = 72 / axes.figure.dpi
-    for name, point in sorted(points.items(), key=lambda item: item[1][1]):
-        x, y = axes.transData.transform(point) * pixel
-        left, right, bottom = x + 10, x + 10 + 0.62 * size * len(name), y - size / 3
-        for other_left, other_right, other in sorted(placed, key=lambda box: box[2]):
-            if left < other_right and other_left < right and abs(bottom - other) < 1.2 * size:
-                bottom = other + 1.2 * size
-        placed.append((left, right, bottom))
-        line = {"arrowstyle": "-", "color": GREY, "lw": 0.6}
-        shift = (10, bottom - y)
-        axes.annotate(
-            name, point, shift, textcoords="offset points", fontsize=size, arrowprops=line
-        )
-
-
-@_look
-def confusion_matrix(matrix, classes):
-    """Draw how often each class was taken for each: counts in the cells, shares as shades.
+@house_style
+def confusion_matrix(matrix: Any, classes: Sequence[str]) -> Figure:
+    """Draw a confusion matrix: counts in the cells, shares as shades.
 
     Shape:
         (K, K), a row for each true class, a column for each predicted one
 
     Args:
-        matrix: counts of images.
-        classes: the K names.
+        matrix: Counts of images.
+        classes: The K names.
 
     Raises:
-        ValueError: the matrix is not square, holds something else than counts, or there is not
+        ValueError: The matrix is not square, holds something else than counts, or there is not
             one name for each row.
     """
     counts = as_array(matrix)
@@ -377,23 +382,31 @@ def confusion_matrix(matrix, classes):
     return figure
 
 
-@_look
-def misclassified(images, labels, predictions, classes, columns=8, rows=2):
+@house_style
+def misclassified(
+    images: Any,
+    labels: Any,
+    predictions: Any,
+    classes: Sequence[str],
+    columns: int = 8,
+    rows: int = 2,
+) -> Figure:
     """Draw the first images whose prediction is wrong, titled "true > predicted".
 
     Shape:
         images as in `image_grid`; labels and predictions (N,)
 
     Args:
-        images: bytes in 0..255 or floating-point numbers in 0..1.
-        labels: indices of the true classes.
-        predictions: indices of the predicted classes.
-        classes: the names of the classes.
-        columns: images in a row.
-        rows: rows at most.
+        images: Bytes in 0..255 or floating-point numbers in 0..1.
+        labels: Indices of the true classes.
+        predictions: Indices of the predicted classes.
+        classes: The names of the classes.
+        columns: Images per row.
+        rows: Rows at most.
 
     Raises:
-        ValueError: no image, not one label and one prediction for each, or a class without a name.
+        ValueError: There is no image, not one label and one prediction for each, or a class
+            without a name.
     """
     images, labels, predictions = as_array(images), as_array(labels), as_array(predictions)
     if len(images) == 0:
@@ -422,17 +435,8 @@ def misclassified(images, labels, predictions, classes, columns=8, rows=2):
     return image_grid(images[wrong], titles, columns)
 
 
-def _check_points(points, positive):
-    """Refuse no points, or one of whose first numbers a log scale shows nothing."""
-    if not points:
-        raise ValueError("points is empty: pass at least one")
-    for name, numbers in points.items():
-        if min(numbers[:positive]) <= 0:
-            raise ValueError(f"points[{name!r}]={numbers!r} must start with numbers above 0")
-
-
-def as_array(values):
-    """Give a list, an array or a tensor on any device as a NumPy array."""
+def as_array(values: Any) -> np.ndarray:
+    """Return a list, an array or a tensor on any device as a NumPy array."""
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu()
         if values.dtype == torch.bfloat16:  # NumPy has no such type
@@ -440,8 +444,8 @@ def as_array(values):
     return np.asarray(values)
 
 
-def _pixels(images):
-    """Check images and give them as (N, H, W) or (N, H, W, 3) with values in 0..1."""
+def _pixels(images: Any) -> np.ndarray:
+    """Check images and return them as (N, H, W) or (N, H, W, 3) with values in 0..1."""
     images = as_array(images)
     if len(images) == 0:
         raise ValueError("images is empty: pass at least one")
@@ -467,46 +471,39 @@ def _pixels(images):
     return images.astype(float).clip(0, 1)
 
 
-def _check_runs(runs):
+def _check_not_empty(runs: Mapping[str, Sequence[Any]], content: str) -> None:
     """Refuse runs that hold nothing to draw."""
     if not runs:
-        raise ValueError("runs is empty: pass the rows of at least one run")
-    for label, rows in runs.items():
-        name = f"runs[{label!r}]" if label else "runs"
-        if len(rows) == 0:
-            raise ValueError(f"{name} has no rows: train for at least one epoch")
-        for row in rows:
-            missing = [key for key in ROW_KEYS if key not in row]
-            if missing:
-                raise ValueError(f"{name} has a row without {', '.join(missing)}")
+        raise ValueError("runs is empty: pass at least one run")
+    for label, values in runs.items():
+        if len(values) == 0:
+            raise ValueError(f"runs[{label!r}] is empty: pass {content}")
 
 
-def _label_ends(axes, last_rows):
-    """Write each run's label to the right of its test accuracy, none on top of another.
-
-    Args:
-        axes: the panel with the accuracy.
-        last_rows: a dictionary from a label to the last row of its run.
-    """
+def _label_ends(axes: Axes, last_rows: Mapping[str, Any]) -> None:
+    """Write each run's label to the right of its last test accuracy, none on top of another."""
     colors = dict(zip(last_rows, cycle(PALETTE), strict=False))
-    labels = sorted(last_rows, key=lambda label: last_rows[label]["test_accuracy"])
+    labels = sorted(last_rows, key=lambda label: last_rows[label].test_accuracy)
     low, high = axes.get_ylim()
-    gap = 0.08 * (high - low)
-    heights = [last_rows[label]["test_accuracy"] for label in labels]
-    for i in range(1, len(labels)):  # push up from below …
-        heights[i] = max(heights[i], heights[i - 1] + gap)
-    limit = high
-    for i in reversed(range(len(labels))):  # … and back down from the upper edge
-        heights[i] = min(heights[i], limit)
-        limit = heights[i] - gap
-    for label, height in zip(labels, heights, strict=True):
-        row = last_rows[label]
+    ends = [last_rows[label].test_accuracy for label in labels]
+    for label, height in zip(labels, spaced(ends, 0.08 * (high - low), high), strict=True):
         axes.annotate(
             label,
-            xy=(row["epoch"], row["test_accuracy"]),
+            xy=(last_rows[label].epoch, last_rows[label].test_accuracy),
             xytext=(1.04, height),
             textcoords=("axes fraction", "data"),
             va="center",
             arrowprops={"arrowstyle": "-", "color": colors[label], "linewidth": 1.5},
             annotation_clip=False,
         )
+
+
+def spaced(heights: Sequence[float], gap: float, limit: float) -> list[float]:
+    """Move sorted heights apart until each two differ by the gap, and none exceeds the limit."""
+    moved = list(heights)
+    for i in range(1, len(moved)):  # push up from below …
+        moved[i] = max(moved[i], moved[i - 1] + gap)
+    for i in reversed(range(len(moved))):  # … and back down from the upper edge
+        moved[i] = min(moved[i], limit)
+        limit = moved[i] - gap
+    return moved
