@@ -22,9 +22,9 @@ def calls(monkeypatch):
     found = []
 
     def fit(net, data, epochs, lr, **settings):
-        found.append(settings | {"changes": data.train.changes, "lr": lr, "epochs": epochs})
-        accuracy = 0.9 + 0.001 * len(found)
-        return types.SimpleNamespace(interrupted=False, last={"test_accuracy": accuracy})
+        found.append(settings | {"transforms": data.train.transforms, "lr": lr, "epochs": epochs})
+        last = types.SimpleNamespace(test_accuracy=0.9 + 0.001 * len(found))
+        return types.SimpleNamespace(interrupted=False, last=last)
 
     monkeypatch.setattr(ablation, "fit", fit)
     return found
@@ -37,8 +37,8 @@ def ingredients(call):
     loss = call["loss"](scores, labels)
     assert min(abs(loss - plain), abs(loss - smooth)) < 1e-6
     return {
-        "flip": random_flip in call["changes"],
-        "crop": random_crop in call["changes"],
+        "flip": random_flip in call["transforms"],
+        "crop": random_crop in call["transforms"],
         "one cycle": call["schedule"] is one_cycle,
         "label smoothing": bool(abs(loss - smooth) < 1e-6),
     }
@@ -61,31 +61,31 @@ def test_the_recipe_trains(capsys):
     torch.manual_seed(0)
     net = models.small_resnet(width=4)
     history = train_best(net, drawn(train=200, test=50), 4, 0.1, plot=False)
-    assert history.rows[-1]["train_loss"] < history.rows[0]["train_loss"]
-    assert history.last["lr"] < 1e-3 < history.rows[0]["lr"]
+    assert history.rows[-1].train_loss < history.rows[0].train_loss
+    assert history.last.lr < 1e-3 < history.rows[0].lr
 
 
 def test_all_runs_are_written_and_none_is_repeated(calls, tmp_path):
     path = tmp_path / "record.json"
-    record, path = ablate("lenet", models.lenet, drawn(), 2, 0.1, 2, path)
+    record, path = ablate("lenet", models.lenet, drawn(), 2, 0.1, seeds=2, path=path)
     assert list(record["accuracies"]) == ["nothing", *INGREDIENTS]
     assert [len(runs) for runs in record["accuracies"].values()] == [2] * 5
     assert [call["seed"] for call in calls] == [0] * 5 + [1] * 5
     assert json.loads(path.read_text())["accuracies"] == record["accuracies"]
-    more, _ = ablate("lenet", models.lenet, drawn(), 2, 0.1, 3, path)
+    more, _ = ablate("lenet", models.lenet, drawn(), 2, 0.1, seeds=3, path=path)
     assert [call["seed"] for call in calls[10:]] == [2] * 5
     assert more["accuracies"]["flip"][:2] == record["accuracies"]["flip"]
 
 
 def test_other_runs_and_those_of_another_machine_are_left_alone(calls, tmp_path):
     path = tmp_path / "record.json"
-    record, _ = ablate("lenet", models.lenet, drawn(), 2, 0.1, 1, path)
-    _, beside = ablate("lenet", models.lenet, drawn(), 3, 0.1, 1, path)
+    record, _ = ablate("lenet", models.lenet, drawn(), 2, 0.1, seeds=1, path=path)
+    _, beside = ablate("lenet", models.lenet, drawn(), 3, 0.1, seeds=1, path=path)
     assert beside == tmp_path / "record-2.json"
     record["hardware"]["cpu"] = "an abacus"
     theirs = json.dumps(record)
     path.write_text(theirs)
-    _, beside = ablate("lenet", models.lenet, drawn(), 2, 0.1, 1, path)
+    _, beside = ablate("lenet", models.lenet, drawn(), 2, 0.1, seeds=1, path=path)
     assert beside == tmp_path / "record-3.json"
     assert len(calls) == 15
     assert path.read_text() == theirs
@@ -101,7 +101,7 @@ def test_ctrl_c_keeps_finished_runs(calls, monkeypatch, tmp_path):
 
     monkeypatch.setattr(ablation, "fit", fit)
     with pytest.raises(KeyboardInterrupt):
-        ablate("lenet", models.lenet, drawn(), 2, 0.1, 2, tmp_path / "record.json")
+        ablate("lenet", models.lenet, drawn(), 2, 0.1, seeds=2, path=tmp_path / "record.json")
     runs = json.loads((tmp_path / "record.json").read_text())["accuracies"]
     assert [len(values) for values in runs.values()] == [1, 1, 1]
 
@@ -126,7 +126,9 @@ def test_held_out_images_take_the_place_of_the_test_images(calls, monkeypatch, t
     data = drawn(train=50, test=20)
     for held_out in (0, 10):
         path = tmp_path / f"{held_out}.json"
-        record, path = ablate("lenet", models.lenet, data, 2, 0.1, 1, path, (), held_out)
+        record, path = ablate(
+            "lenet", models.lenet, data, 2, 0.1, seeds=1, path=path, left_out=(), held_out=held_out
+        )
         counts = {name: record["recipe"][name] for name in ("train", "test", "held_out")}
         test = held_out or 20
         assert counts == {"train": 50 - held_out, "test": test, "held_out": held_out}
@@ -171,7 +173,11 @@ def test_the_command(calls, monkeypatch, tmp_path, capsys):
     assert {call["lr"] for call in calls[-2:]} == {0.1}
 
 
-def test_an_unknown_ingredient_is_refused_by_the_command(capsys):
-    with pytest.raises(SystemExit):
-        command.main(["ablation", "--without", "salt"])
-    assert "salt" in capsys.readouterr().err
+def test_an_unknown_ingredient_is_refused_before_anything_is_trained(
+    calls, monkeypatch, tmp_path, capsys
+):
+    monkeypatch.setattr(command, "fashion_mnist", lambda size, batch_size, **counts: drawn())
+    argv = ["ablation", "--without", "flip", "salt", "--folder", str(tmp_path)]
+    assert command.main(argv) == 2
+    assert "left_out='salt' must be one of ('flip', 'crop', " in capsys.readouterr().err
+    assert not calls

@@ -15,13 +15,15 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import FashionMNIST
 
+import notebooks
 from cnnlib import __main__ as command
 from cnnlib.measure import bench as module
-from cnnlib.measure.bench import Job, bench, line, started, write_images
+from cnnlib.measure import machine, records
+from cnnlib.measure.bench import bench, line, write_images
 from cnnlib.models import lenet
-from cnnlib.train import evaluate
+from cnnlib.train import evaluate, fit
 
-JOB = Job("lenet", 28, 16, 0.5, epochs=2, train=80, test=40, seed=3, device="cpu")
+JOB = module._Job("lenet", 28, 16, 0.5, epochs=2, train=80, test=40, seed=3, device="cpu")
 
 
 @pytest.fixture
@@ -67,9 +69,9 @@ def loops(monkeypatch):
     package.__spec__ = types.SimpleNamespace()  # find_spec asks a loaded module for it
     monkeypatch.setitem(sys.modules, "d2l", package)
     monkeypatch.setattr(module, "fashion_mnist", few)
-    monkeypatch.setattr(module, "peak", lambda device, dtype: 1e9)
-    monkeypatch.setattr(module, "WORKERS", 0)
-    monkeypatch.setattr(module, "gc", types.SimpleNamespace(collect=lambda: None))
+    monkeypatch.setattr(module, "measure_matmul_flops", lambda device, dtype: 1e9)
+    monkeypatch.setattr(module, "_WORKERS", 0)
+    monkeypatch.setattr(machine, "gc", types.SimpleNamespace(collect=lambda: None))
     strong = module.DataLoader
     monkeypatch.setattr(
         module, "DataLoader", lambda *a, **k: strong(*a, **k | {"persistent_workers": False})
@@ -90,14 +92,14 @@ def test_written_images_are_what_torchvision_reads(tmp_path):
 def test_both_loops_begin_with_the_same_weights_and_see_the_same_batch(loops, fp32, tmp_path):
     """Step alone, one batch again and again: the losses must agree to the precision."""
     net = lenet()
-    ours, theirs, strong = (started(net, JOB) for _ in range(3))
-    images, labels = module.first_batch(JOB, drawn(train=80))
+    ours, theirs, strong = (module._started(net, JOB) for _ in range(3))
+    images, labels = drawn(train=80).train.take(torch.arange(16))
     for part in ("train", "test"):
         write_images(tmp_path / "data", part, getattr(drawn(), part))
     side = module.D2L(JOB, tmp_path)
     side.step(theirs, images, labels)
-    module.Ours(JOB).step(ours, images, labels)
-    assert len(loops.losses) == module.STEPS_ALONE
+    module.Ours(JOB, tmp_path).step(ours, images, labels)
+    assert len(loops.losses) == module._STEPS_ALONE
     assert loops.losses[-1] < loops.losses[0]
     for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
@@ -108,7 +110,7 @@ def test_both_loops_begin_with_the_same_weights_and_see_the_same_batch(loops, fp
 
 @pytest.mark.parametrize("against", ["d2l", "strong"])
 def test_a_row_of_the_table(loops, tmp_path, against):
-    record, path = bench(["lenet"], against, rounds=2, batches=5, folder=tmp_path)
+    record, path = bench(["lenet"], against=against, rounds=2, batches=5, folder=tmp_path)
     (row,) = record["rows"]
     assert (row["model"], row["size"], row["batch_size"], row["lr"]) == ("lenet", 28, 256, 0.9)
     for side in (row["ours"], row["theirs"]):
@@ -119,7 +121,7 @@ def test_a_row_of_the_table(loops, tmp_path, against):
         flops = 6 * 416_520 * side["step_images_per_second"]
         assert side["share_of_peak"] == pytest.approx(flops / 1e9)
         assert side["test_loss"] > 0
-    least, most = row["spread"]
+    least, most = row["range"]
     assert least <= most
     rates = row["ours"]["images_per_second"], row["theirs"]["images_per_second"]
     assert row["ratio"] == pytest.approx(rates[0] / rates[1])
@@ -132,7 +134,7 @@ def test_a_row_of_the_table(loops, tmp_path, against):
 
 def test_rows_of_this_machine_stay_and_files_of_another_are_left_alone(loops, tmp_path):
     def again():
-        record, path = bench(["lenet"], "strong", rounds=1, batches=5, folder=tmp_path)
+        record, path = bench(["lenet"], against="strong", rounds=1, batches=5, folder=tmp_path)
         return [row["model"] for row in record["rows"]], path.name
 
     path = tmp_path / "bench_strong_cpu.json"
@@ -147,16 +149,18 @@ def test_rows_of_this_machine_stay_and_files_of_another_are_left_alone(loops, tm
     for _ in range(2):
         assert again() == (["lenet"], "bench_strong_cpu-2.json")
     assert path.read_text() == theirs
-    record, beside = bench(["lenet"], "strong", rounds=1, batches=6, seed=7, folder=tmp_path)
+    record, beside = bench(
+        ["lenet"], against="strong", rounds=1, batches=6, seed=7, folder=tmp_path
+    )
     assert beside.name == "bench_strong_cpu-3.json"  # another budget
 
 
 def test_a_row_stays_until_the_new_one_is_measured(loops, monkeypatch, tmp_path):
-    _, path = bench(["lenet"], "strong", rounds=1, batches=5, folder=tmp_path)
+    _, path = bench(["lenet"], against="strong", rounds=1, batches=5, folder=tmp_path)
     before = path.read_text()
-    monkeypatch.setattr(module, "compare", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(module, "_compare", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        bench(["lenet"], "strong", rounds=1, batches=5, folder=tmp_path)
+        bench(["lenet"], against="strong", rounds=1, batches=5, folder=tmp_path)
     assert path.read_text() == before
 
 
@@ -164,7 +168,10 @@ def test_a_row_stays_until_the_new_one_is_measured(loops, monkeypatch, tmp_path)
 def test_a_file_of_something_else_is_left_alone(tmp_path, theirs):
     path = tmp_path / "x.json"
     path.write_text(theirs)
-    assert module.resume(path, module.surroundings("cpu")) == (tmp_path / "x-2.json", {})
+    assert records.load_previous(path, machine.environment_info("cpu")) == (
+        tmp_path / "x-2.json",
+        {},
+    )
     assert path.read_text() == theirs
 
 
@@ -179,7 +186,7 @@ def test_a_file_of_something_else_is_left_alone(tmp_path, theirs):
     ],
 )
 def test_a_measurement_goes_on_in_a_file_of_its_own_kind_only(tmp_path, changed, same):
-    about = module.surroundings("cpu")
+    about = machine.environment_info("cpu")
     old = about | {"budget": 1} | changed
     old["hardware"] = about["hardware"] | {"cores": about["hardware"]["cores"] + 1}
     if "hardware" not in changed:
@@ -190,47 +197,48 @@ def test_a_measurement_goes_on_in_a_file_of_its_own_kind_only(tmp_path, changed,
     (tmp_path / "x-3.json").write_text(json.dumps(about | {"budget": 4}))
     old = json.loads(path.read_text())  # a tuple comes back as a list
     expected = (path, old) if same else (tmp_path / "x-4.json", {})
-    assert module.resume(path, about, budget=1) == expected
+    assert records.load_previous(path, about, budget=1) == expected
 
 
 def test_a_broken_file_is_named(tmp_path):
     path = tmp_path / "x.json"
     path.write_text('{"rows": [')
     with pytest.raises(ValueError, match=r"x\.json must hold JSON, and it is broken: move it"):
-        module.resume(path, {})
+        records.load_previous(path, {})
 
 
-def test_without_d2l_the_bench_says_how_to_get_it(monkeypatch):
+def test_without_d2l_the_bench_says_how_to_get_it(monkeypatch, tmp_path):
     monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"against='d2l' needs .*: try pip install --no-deps d2l"):
-        bench(["lenet"], "d2l", batches=5, folder=None)
+        bench(["lenet"], against="d2l", batches=5, folder=tmp_path)
 
 
-def test_d2l_runs_beside_the_written_images_and_we_stay_where_we_are(loops):
+def test_d2l_runs_beside_the_written_images_and_we_stay_where_we_are(loops, tmp_path):
     here = Path.cwd()
-    bench(["lenet"], "d2l", rounds=1, batches=5, folder=None)
+    bench(["lenet"], against="d2l", rounds=1, batches=5, folder=tmp_path)
     assert {folder.name for folder in loops.folders} == {"work"}
     assert Path.cwd() == here
     assert [80] in loops.sizes
 
 
-def test_networks_for_large_images_are_cut_on_a_cpu():
-    assert module.make_job("resnet18", 1, None, 0, "cpu").train == 20 * 256
-    assert module.make_job("resnet18", 1, None, 0, "cuda").train == 60_000
-    assert module.make_job("lenet", 1, None, 0, "cpu").train == 60_000
-    job = module.make_job("nin", 2, 10, 0, "cpu")
+def test_networks_for_large_images_are_cut_on_a_cpu(monkeypatch):
+    assert module._make_job("resnet18", 1, None, 0).train == 20 * 256
+    assert module._make_job("lenet", 1, None, 0).train == 60_000
+    job = module._make_job("nin", 2, 10, 0)
     assert (job.size, job.train, job.test, job.epochs) == (224, 1280, 213, 2)
+    monkeypatch.setattr(module, "device_type", lambda: "cuda")
+    assert module._make_job("resnet18", 1, None, 0).train == 60_000
 
 
 def test_the_peak_is_that_of_a_matrix_product(monkeypatch):
-    monkeypatch.setattr(module, "timed", lambda device, action: (0.5, None))
-    assert module.peak("cpu", torch.float32, seconds=0) == 2 * 1536**3 / 0.5
+    monkeypatch.setattr(machine, "timed", lambda device, action: (0.5, None))
+    assert machine.measure_matmul_flops("cpu", torch.float32, seconds=0) == 2 * 1536**3 / 0.5
 
 
 def test_memory_at_the_worst_moment():
-    _, before = module.timed("cpu", lambda: None)
+    _, before = machine.timed("cpu", lambda: None)
     # Fresh pages: an allocator may have some left from an earlier test.
-    _, during = module.timed("cpu", lambda: mmap.mmap(-1, 100_000_000).write(bytes(100_000_000)))
+    _, during = machine.timed("cpu", lambda: mmap.mmap(-1, 100_000_000).write(bytes(100_000_000)))
     if before is None:
         pytest.skip("this system does not say how much memory a process held")
     assert during - before > 80e6
@@ -258,6 +266,23 @@ def test_ctrl_c_in_our_loop_ends_the_bench(loops, monkeypatch, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_an_evaluation_of_one_batch():
+def test_a_repeated_batch_trains_on_itself_and_tests_on_one_image():
     images, labels = torch.rand(4, 1, 28, 28), torch.tensor([1, 2, 3, 4])
-    assert evaluate(lenet(), module.OneBatch(images, labels, 1)).confusion.sum() == 4
+    data = machine.repeated_batch(images, labels, 3)
+    assert len(data.train) == 3
+    assert all(a is images and b is labels for a, b in data.train)
+    assert evaluate(lenet(), data.test).confusion.sum() == 1
+    history = fit(lenet(), data, 2, 0.1, precision="fp32", plot=False)
+    assert len(history.losses) == 6
+
+
+def test_the_committed_records_are_what_the_bench_writes(loops, tmp_path):
+    record, _ = bench(["lenet"], against="strong", rounds=1, batches=5, folder=tmp_path)
+    paths = sorted((notebooks.ROOT / "results").glob("bench_*.json"))
+    assert len(paths) == 4
+    for path in paths:
+        committed = records.read_json(path)
+        assert record.keys() >= committed.keys() - {"precision"}
+        for row in committed["rows"]:
+            assert row.keys() == record["rows"][0].keys()
+            assert len(line(row)) == len(module.HEADER)

@@ -356,5 +356,7 @@ def test_a_width_that_is_no_whole_number_is_refused(make, message):
 def test_narrow_networks_cost_about_the_same(name):
     plain = trace(on_meta(models.narrow_resnet), (1, 28, 28))
     other = trace(on_meta(models.narrow_resnet, block=NARROW_BLOCKS[name]), (1, 28, 28))
+    row = trace(on_meta(models.MODELS[f"narrow_{name.lower()}"].build), (1, 28, 28))
+    assert row.rows == other.rows
     assert 0.9 < other.total_macs / plain.total_macs < 1.12
     assert 0.8 < other.total_params / plain.total_params < 1.5

@@ -11,25 +11,27 @@ from test_main import drawn
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+import notebooks
 from cnnlib import __main__ as command
 from cnnlib import models
 from cnnlib.measure import leaderboard as module
-from cnnlib.measure.bench import surroundings
+from cnnlib.measure import machine
 from cnnlib.measure.leaderboard import (
     CLASSIC,
-    NETWORKS,
-    QUICK,
-    Budget,
+    PROTOCOLS,
+    SMALL,
     Entry,
     Leaderboard,
+    Protocol,
     Traffic,
     costs,
     pareto,
 )
-from cnnlib.recipes import recipe
+from cnnlib.models import MODELS, Model, Recipe
+from cnnlib.trace import count_parameters
 from cnnlib.train import one_cycle
 
-TINY = Budget(train=40, test=20, epochs=1, seeds=2, batch_size=10, lr=1e-3)
+TINY = Protocol(train=40, test=20, epochs=1, seeds=2, batch_size=10, lr=1e-3)
 
 
 @pytest.fixture
@@ -41,10 +43,9 @@ def small(monkeypatch):
         return drawn(size, batch_size, train=min(train, 40), test=min(test, 20))
 
     monkeypatch.setattr(module, "fashion_mnist", few)
-    monkeypatch.setattr(
-        module, "limits", lambda device: surroundings(device) | {"peak_flops": 1e9, "bandwidth": 1}
-    )
-    monkeypatch.setattr(module, "training_rate", lambda net, images, labels: 1000.0)
+    limits = {"peak_flops": 1e9, "bandwidth": 1}
+    monkeypatch.setattr(module, "measure_limits", lambda device: limits)
+    monkeypatch.setattr(module, "measure_training_rate", lambda net, images, labels: 1000.0)
 
 
 def entry(name="a", macs=1, accuracies=(0.5,), **changed):
@@ -85,7 +86,7 @@ def test_costs_leave_the_network_as_it_is():
 @pytest.mark.parametrize("name", ["lenet", "resnet18", "densenet_d2l"])
 def test_a_step_has_nearly_three_times_the_operations_of_a_forward_pass(name):
     """Torch counts the operations itself; of grouped convolutions it counts too many backward."""
-    net, size = getattr(models, name)(), recipe(name).size
+    net, size = MODELS[name].build(), MODELS[name].recipe.size
     macs = costs(net, (1, size, size), 2)["macs"]
     with FlopCounterMode(display=False) as counter:
         net(torch.zeros(2, 1, size, size)).sum().backward()
@@ -108,14 +109,14 @@ def test_traffic_is_what_operations_read_and_write():
 # Rows
 
 
-def test_mean_spread_and_what_was_reached():
+def test_mean_standard_deviation_and_what_was_reached():
     row = entry(accuracies=[0.5, 0.6, 0.7])
     assert row.accuracy == pytest.approx(0.6)
-    assert row.spread == pytest.approx(0.1)
+    assert row.std == pytest.approx(0.1)
     assert row.step_flops == 6 * 1 * 10
     assert row.flops_per_second == 5 * 60 / 10
     assert row.intensity == 2
-    assert entry(accuracies=[0.5]).spread != entry(accuracies=[0.5]).spread  # there is none
+    assert entry(accuracies=[0.5]).std != entry(accuracies=[0.5]).std  # there is none
 
 
 def test_the_front_by_hand():
@@ -142,13 +143,13 @@ def test_the_front_by_brute_force():
 
 def test_a_network_is_added_with_one_line(small, capsys):
     board = Leaderboard(TINY)
-    row = board.add("mine", models.lenet, size=28)
+    row = board.add("mine", models.lenet)
     assert board["mine"] is row
     assert len(row.accuracies) == 2
     assert (row.size, row.batch_size, row.params) == (28, 10, 61_706)
     assert board.about["hardware"]["device"] == "CPU"
     assert capsys.readouterr().out.count("mine, seed") == 2
-    again = board.add("mine", models.lenet, size=28)
+    again = board.add("mine", models.lenet)
     assert board.rows == [again]
     assert again.accuracies == row.accuracies
     head, line = str(board).splitlines()
@@ -156,17 +157,18 @@ def test_a_network_is_added_with_one_line(small, capsys):
     assert "61,706" in line
 
 
-def test_a_seed_decides_the_first_weights_and_the_order(small, monkeypatch):
+def test_a_seed_decides_the_initial_weights_and_the_order(small, monkeypatch):
     seen = []
 
     def fit(net, data, epochs, *, seed, **settings):
         seen.append((seed, net[0].weight.clone()))
-        return types.SimpleNamespace(interrupted=False, last={"test_accuracy": seed / 10})
+        last = types.SimpleNamespace(test_accuracy=seed / 10)
+        return types.SimpleNamespace(interrupted=False, last=last)
 
     monkeypatch.setattr(module, "fit", fit)
     board = Leaderboard(TINY)
-    assert board.add("lenet", models.lenet).accuracies == [0.0, 0.1]
-    board.add("lenet", models.lenet)
+    assert board.add("lenet").accuracies == [0.0, 0.1]
+    board.add("lenet")
     (a, first), (b, second), (_, third), _ = seen
     assert (a, b) == (0, 1)
     assert torch.equal(first, third)
@@ -174,38 +176,87 @@ def test_a_seed_decides_the_first_weights_and_the_order(small, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("budget", "lr", "kind", "momentum"),
-    [(CLASSIC, 0.01, torch.optim.SGD, 0.5), (QUICK, 1e-3, torch.optim.AdamW, None)],
+    ("protocol", "lr", "kind", "momentum"),
+    [(CLASSIC, 0.01, torch.optim.SGD, 0.5), (SMALL, 1e-3, torch.optim.AdamW, None)],
 )
-def test_recipes_of_the_budgets(budget, lr, kind, momentum):
-    settings = module.fit_settings(budget, recipe("mini_resnet"))
+def test_recipes_of_the_protocols(protocol, lr, kind, momentum):
+    settings = module._fit_settings(protocol, MODELS["mini_resnet"].recipe)
     optimizer = settings["optimizer"](models.lenet().parameters(), settings["lr"])
     assert type(optimizer) is kind
     assert optimizer.defaults["lr"] == lr
     assert optimizer.defaults.get("momentum") == momentum
-    assert settings.get("schedule") is (one_cycle if budget is QUICK else None)
+    assert settings.get("schedule") is (one_cycle if protocol is SMALL else None)
 
 
-def test_usual_batch_and_size_where_the_budget_names_none(small):
-    board = Leaderboard(Budget(40, 20, epochs=1, seeds=1))
-    row = board.add("lenet", models.lenet)
-    assert (row.size, row.batch_size) == (28, 256)
+@pytest.fixture
+def settings(small, monkeypatch):
+    """Record how fit is asked to train, and train nothing."""
+    found = []
+
+    def fit(net, data, epochs, *, lr, optimizer, **others):
+        defaults = optimizer(net.parameters(), lr).defaults
+        found.append((data.shape[1], data.train.batch_size, lr, defaults.get("momentum")))
+        last = types.SimpleNamespace(test_accuracy=0.5)
+        return types.SimpleNamespace(interrupted=False, last=last)
+
+    monkeypatch.setattr(module, "fit", fit)
+    return found
+
+
+EACH_ITS_OWN = Protocol(40, 20, epochs=1, seeds=1)
+
+
+def test_a_model_has_its_usual_recipe_where_the_protocol_names_none(settings):
+    Leaderboard(EACH_ITS_OWN).add("mini_resnet")
+    assert settings == [(28, 64, 0.01, 0.5)]
+
+
+def test_the_protocol_comes_before_the_usual_recipe(settings):
+    Leaderboard(TINY).add("mini_resnet")
+    assert set(settings) == {(28, 10, 1e-3, None)}
+
+
+def test_a_recipe_that_is_stated_comes_before_both(settings):
+    recipe = Recipe(28, 5, lr=0.2, momentum=0.3)
+    for protocol in (TINY, EACH_ITS_OWN):
+        Leaderboard(protocol).add("mini_resnet", recipe=recipe)
+        Leaderboard(protocol).add("mine", models.lenet, recipe=recipe)
+    assert set(settings) == {(28, 5, 0.2, 0.3)}
+
+
+def test_a_network_of_ones_own_has_no_recipe_of_a_model_for_its_name(settings):
+    """ResNet-18 is trained with 96 pixels, batches of 256 and a rate of 0.05: this is another."""
+    Leaderboard(TINY).add("resnet18", models.lenet)
+    assert set(settings) == {(28, 10, 1e-3, None)}
+    with pytest.raises(ValueError, match=r"recipe=None must be a Recipe.*try recipe=Recipe\(size"):
+        Leaderboard(EACH_ITS_OWN).add("resnet18", models.lenet)
+
+
+def test_a_name_alone_must_be_that_of_a_model(settings):
+    with pytest.raises(ValueError, match="name='mine' must be a model where build is None: try bu"):
+        Leaderboard(TINY).add("mine")
+
+
+def test_the_size_may_be_stated(settings):
+    Leaderboard(TINY).add("narrow_se", size=32)
+    Leaderboard(TINY).add("mine", models.small_resnet, size=32)
+    assert {size for size, *_ in settings} == {32}
 
 
 def test_ctrl_c_ends_the_leaderboard(small, monkeypatch):
     monkeypatch.setattr(module, "fit", lambda *a, **k: types.SimpleNamespace(interrupted=True))
     with pytest.raises(KeyboardInterrupt):
-        Leaderboard(TINY).add("lenet", models.lenet)
+        Leaderboard(TINY).add("lenet")
 
 
 def test_numbers_of_the_stand_in_say_so(small, monkeypatch, capsys):
     data = drawn(train=40, test=20)
-    object.__setattr__(data, "source", "drawn stand-in")
+    object.__setattr__(data, "source", "synthetic stand-in")
     monkeypatch.setattr(module, "fashion_mnist", lambda *a, **k: data)
     board = Leaderboard(TINY)
-    board.add("lenet", models.lenet)
+    board.add("lenet")
     assert "STAND-IN" in capsys.readouterr().out
-    assert board.about["data"] == "drawn stand-in"
+    assert board.about["data"] == "synthetic stand-in"
 
 
 def test_what_is_written_is_read(small, tmp_path):
@@ -223,59 +274,85 @@ def test_the_rate_is_images_over_seconds(monkeypatch):
         return next(clock), None
 
     def fit(net, data, *args, **kwargs):
-        calls.append(len(data))
+        calls.append(len(data.train))
 
-    monkeypatch.setattr(module, "timed", timed)
-    monkeypatch.setattr(module, "fit", fit)
-    rate = module.training_rate(None, torch.zeros(10, 1, 4, 4), torch.zeros(10))
+    monkeypatch.setattr(machine, "timed", timed)
+    monkeypatch.setattr(machine, "fit", fit)
+    rate = machine.measure_training_rate(None, torch.zeros(10, 1, 4, 4), torch.zeros(10))
     assert calls == [2, 2, 4, 4, 4]
     assert rate == 4 * 10 / 2.0
 
 
 def test_limits_of_this_machine(monkeypatch):
-    monkeypatch.setattr(module, "peak", lambda device, dtype: 3.0 if dtype is torch.float32 else 2)
-    monkeypatch.setattr(module, "timed", lambda device, action: (0.5, None))
-    found = module.limits("cpu")
-    assert found["peak_flops"] == 3.0
-    assert found["bandwidth"] == 2 * 256 * 2**20 / 0.5
-    assert found["hardware"]["cores"] > 0
+    flops = {torch.float32: 3.0, torch.bfloat16: 2.0}
+    monkeypatch.setattr(machine, "measure_matmul_flops", lambda device, dtype: flops[dtype])
+    monkeypatch.setattr(machine, "timed", lambda device, action: (0.5, None))
+    found = machine.measure_limits("cpu")
+    assert found == {"peak_flops": 3.0, "bandwidth": 2 * 256 * 2**20 / 0.5}
+    assert machine.environment_info("cpu")["hardware"]["cores"] > 0
 
 
 # The command
 
 
-def test_the_networks_of_the_comparison_take_their_size():
-    for name, (build, size) in NETWORKS.items():
-        if size == 28:
-            assert build()(torch.zeros(2, 1, size, size)).shape == (2, 10)
-        else:
-            assert size == recipe(name).size
-    assert len(NETWORKS) == 14
+def test_the_command_measures_the_models_of_the_table_that_are_on_the_board(small, tmp_path):
+    def build(in_channels=1, num_classes=10):
+        return nn.Sequential(nn.Flatten(), nn.Linear(in_channels * 36, num_classes))
+
+    table = {
+        "new": Model(build, Recipe(6, 8, lr=0.1), "new", on_board=True),
+        "other": Model(build, Recipe(6, 8, lr=0.1), "new"),
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(command, "MODELS", table)
+        patch.setattr(module, "MODELS", table)
+        assert command.main(["leaderboard", "--folder", str(tmp_path)]) == 0
+    (row,) = Leaderboard.read(tmp_path / "leaderboard_small_cpu.json").rows
+    assert (row.name, row.size, row.params) == ("new", 6, 370)
+
+
+def test_the_committed_table_has_the_models_that_are_on_the_board():
+    board = Leaderboard.read(notebooks.ROOT / "results" / "leaderboard_small_cpu.json")
+    assert board.protocol == SMALL
+    assert [row.name for row in board.rows] == [n for n, m in MODELS.items() if m.on_board]
+    for row in board.rows:
+        assert row.size == MODELS[row.name].recipe.size
+        assert len(row.accuracies) == board.protocol.seeds
+        with torch.device("meta"):
+            net = MODELS[row.name].build()
+        assert row.params == count_parameters(net)
+
+
+def test_the_parser_offers_the_protocols(capsys):
+    with pytest.raises(SystemExit):
+        command.main(["leaderboard", "--protocol", "large"])
+    refusal = capsys.readouterr().err
+    assert all(name in refusal for name in PROTOCOLS)
 
 
 def test_the_command(small, tmp_path, capsys):
-    argv = ["leaderboard", "--models", "lenet", "narrow SE", "--seeds", "1", "--epochs", "1"]
+    argv = ["leaderboard", "--models", "lenet", "narrow_se", "--seeds", "1", "--epochs", "1"]
     assert command.main([*argv, "--folder", str(tmp_path), "--json"]) == 0
     record = json.loads(capsys.readouterr().out)
-    assert [row["name"] for row in record["rows"]] == ["lenet", "narrow SE"]
-    assert record["budget"] == {
+    assert [row["name"] for row in record["rows"]] == ["lenet", "narrow_se"]
+    assert record["protocol"] == {
         "train": 2048, "test": 1000, "epochs": 1, "seeds": 1, "batch_size": 32, "lr": 1e-3
     }  # fmt: skip
     (path,) = tmp_path.iterdir()
-    assert path.name == "leaderboard_quick_cpu.json"
+    assert path.name == "leaderboard_small_cpu.json"
     assert json.loads(path.read_text()) == record
 
 
 def test_the_command_goes_on_where_it_was(small, tmp_path, capsys):
     argv = ["leaderboard", "--seeds", "1", "--folder", str(tmp_path), "--models"]
-    command.main([*argv, "narrow SE"])
+    command.main([*argv, "narrow_se"])
     command.main([*argv, "lenet"])
-    path = tmp_path / "leaderboard_quick_cpu.json"
-    assert [row.name for row in Leaderboard.read(path).rows] == ["narrow SE", "lenet"]
+    path = tmp_path / "leaderboard_small_cpu.json"
+    assert [row.name for row in Leaderboard.read(path).rows] == ["narrow_se", "lenet"]
     before = path.read_text()
-    command.main([*argv, "lenet", "--epochs", "1"])  # another budget is another table
+    command.main([*argv, "lenet", "--epochs", "1"])  # another protocol is another table
     assert path.read_text() == before
-    beside = tmp_path / "leaderboard_quick_cpu-2.json"
+    beside = tmp_path / "leaderboard_small_cpu-2.json"
     assert [row.name for row in Leaderboard.read(beside).rows] == ["lenet"]
     assert str(beside) in capsys.readouterr().out
 

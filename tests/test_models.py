@@ -1,5 +1,11 @@
 """The models against their tables and against torchvision."""
 
+import functools
+import importlib
+import inspect
+import pkgutil
+import types
+
 import pytest
 import timm
 import torch
@@ -8,6 +14,7 @@ from torch import nn
 
 from cnnlib import models, weights
 from cnnlib.blocks.residual import BasicBlock, PlainBlock
+from cnnlib.models import MODELS
 from parity import COLOUR, assert_same_logits, randomise
 
 COUNTS = {  # exact, for colour images and 1,000 classes
@@ -28,31 +35,47 @@ def on_meta(make, *args, **kwargs):
         return make(*args, **kwargs).eval()
 
 
-# Networks that take an image of another size than 64, in pixels.
-SIZES = {
-    "alexnet": 224,
-    "inception_resnet_v2": 75,
-    "inception_v3": 75,
-    "inception_v4": 75,
-    "lenet": 28,
-    "mini_inception": 28,
-    "mini_resnet": 28,
-    "nin": 67,
-    "vgg11": 224,
-    "vgg11_quarter": 224,
-    "vgg16": 224,
-}
-
-
-@pytest.mark.parametrize("name", models.__all__)
+@pytest.mark.parametrize("name", MODELS)
 def test_in_channels_and_num_classes_come_first_and_by_keyword(name):
-    size = SIZES.get(name, 64)
-    net = on_meta(getattr(models, name), in_channels=3, num_classes=7)
+    build, size = MODELS[name].build, MODELS[name].recipe.size
+    net = on_meta(build, in_channels=3, num_classes=7)
     x = torch.empty(2, 3, size, size, device="meta")
     assert net(x).shape[:2] == (2, 7)
-    assert parameters(net) == parameters(on_meta(getattr(models, name), 3, 7))
-    grey = on_meta(getattr(models, name))
-    assert grey(x[:, :1]).shape[:2] == (2, 10)
+    assert parameters(net) == parameters(on_meta(build, 3, 7))
+    assert on_meta(build)(x[:, :1]).shape[:2] == (2, 10)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_gives_its_classes_to_images_or_to_their_pixels(name):
+    model = MODELS[name]
+    x = torch.empty(1, 1, model.recipe.size, model.recipe.size, device="meta")
+    pixels = x.shape[2:] if model.family == "segmentation" else ()
+    assert on_meta(model.build)(x).shape == (1, 10, *pixels)
+
+
+@pytest.mark.parametrize("name", ["inception_v3", "inception_v4", "inception_resnet_v2"])
+def test_the_smallest_image_of_an_inception_network_has_75_pixels(name):
+    net = on_meta(getattr(models, name))
+    assert net(torch.empty(1, 1, 75, 75, device="meta")).shape == (1, 10)
+    with pytest.raises(RuntimeError, match="Kernel size"):
+        net(torch.empty(1, 1, 74, 74, device="meta"))
+
+
+def test_the_table_names_what_the_package_has():
+    """Readers and editors see the imports, the table is what programs read: they must agree."""
+    assert set(models.__all__) == {"MODELS", "Model", "Recipe", *MODELS}
+    assert all(getattr(models, name) is model.build for name, model in MODELS.items())
+
+
+def test_every_function_that_builds_a_model_has_a_row():
+    found = {
+        name
+        for module in pkgutil.iter_modules(models.__path__, "cnnlib.models.")
+        for name, value in vars(importlib.import_module(module.name)).items()
+        if isinstance(value, functools.partial | types.FunctionType)
+        and list(inspect.signature(value).parameters)[:2] == ["in_channels", "num_classes"]
+    }
+    assert found == set(MODELS)
 
 
 @pytest.mark.parametrize("name", COUNTS)

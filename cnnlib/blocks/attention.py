@@ -1,4 +1,4 @@
-"""Bottlenecks that weigh what they found by what the whole map shows: SE, SK, ResNeSt."""
+"""Bottlenecks that weight channels or branches by the whole map: SE, SK, ResNeSt."""
 
 import torch
 import torch.nn.functional as F
@@ -16,8 +16,8 @@ class SqueezeExcitation(nn.Module):
         (N, channels, H, W) -> (N, channels, H, W)
 
     Args:
-        channels: Channels that arrive and leave.
-        reduction: How many times fewer numbers the gate's hidden layer has, the paper's r.
+        channels: In and out channels.
+        reduction: Channels per number in the hidden layer of the gate, the paper's r.
 
     Source:
         Hu et al. 2018, figure 2. Both fully connected layers are 1x1 convolutions of a 1x1 map.
@@ -39,7 +39,7 @@ class SqueezeExcitation(nn.Module):
 
 
 class SEBottleneck(nn.Module):
-    """Bottleneck whose residual passes a gate for each channel before the addition.
+    """Bottleneck with a gate for each channel at the end of its residual.
 
     Shape:
         (N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))
@@ -72,7 +72,7 @@ class BranchAttention(nn.Module):
     Args:
         branches: Maps to choose from.
         channels: Channels of each.
-        hidden: Numbers between squeezing and choosing.
+        hidden: Channels between squeezing and choosing.
         bias: Whether the two 1x1 convolutions add a bias.
 
     Source:
@@ -105,7 +105,7 @@ class SelectiveKernel(nn.Module):
 
     Departures:
         Each branch reads half of the input channels, where the paper's read all of them in 32
-        groups. So timm does it, and the two together cost what one 3x3 does.
+        groups. timm does the same; the two together cost as much as one 3x3.
     """
 
     def __init__(self, width, stride=1):
@@ -156,7 +156,7 @@ class SplitAttention(nn.Module):
         (N, width, H, W) -> (N, width, H, W)
 
     Args:
-        width: Channels that arrive and leave.
+        width: In and out channels.
         radix: Groups, and maps to choose from, the paper's R.
 
     Source:
@@ -176,7 +176,7 @@ class SplitAttention(nn.Module):
 
 
 def pooled_shortcut(in_channels, out_channels, stride):
-    """Build a shortcut that strides by taking means, where a strided 1x1 would skip pixels.
+    """Build a shortcut that strides by average pooling: a strided 1x1 would skip pixels.
 
     Shape:
         (N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))
@@ -198,10 +198,10 @@ class ResNeStBlock(nn.Module):
         (N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))
 
     Args:
-        in_channels: Channels that arrive.
-        out_channels: Channels that leave.
-        stride: Step of the pooling in pixels.
-        width: Channels of the split attention where 256 leave the block; the radix divides them.
+        in_channels: In channels.
+        out_channels: Out channels.
+        stride: Stride of the pooling.
+        width: Channels of the split attention per 256 out channels, a multiple of the radix.
         radix: Maps among which the attention chooses.
 
     Source:

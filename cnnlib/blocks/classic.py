@@ -20,7 +20,7 @@ def vgg_group(in_channels, out_channels, convolutions):
 def nin_unit(in_channels, out_channels, kernel, stride=1, padding=0):
     """Build a convolution and two 1x1 convolutions, a ReLU after each.
 
-    The 1x1 convolutions are two linear layers that every position goes through by itself.
+    The 1x1 convolutions are two linear layers, applied at each position alone.
 
     Shape:
         (N, in_channels, H, W) -> (N, out_channels, floor((H + 2 padding - kernel) / stride) + 1,

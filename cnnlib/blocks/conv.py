@@ -11,10 +11,10 @@ def conv_bn(in_channels, out_channels, kernel, stride=1, groups=1):
         kernel
 
     Args:
-        in_channels: Channels that arrive.
-        out_channels: Channels that leave.
-        kernel: Side of the kernel in pixels. The input is padded with kernel // 2 zeros a side.
-        stride: Step of the kernel in pixels.
+        in_channels: In channels.
+        out_channels: Out channels.
+        kernel: Side of the kernel in pixels. Each side of the input gets kernel // 2 zeros.
+        stride: Stride in pixels.
         groups: Groups of channels that do not mix.
 
     Source:
@@ -43,8 +43,8 @@ def conv_bn_relu(in_channels, out_channels, kernel, stride=1, groups=1):
 def he_init(net):
     """Draw every convolution's weights from N(0, 2 / fan_out), in place.
 
-    fan_out is out_channels x kernel area: a ReLU halves the variance of what passes it, the 2 gives
-    it back, so gradients keep their size from layer to layer. Batch normalisation starts at scale 1
+    fan_out is out_channels x kernel area: a ReLU halves the variance, the 2 makes up for
+    it, and gradients keep their size from layer to layer. Batch normalisation starts at scale 1
     and shift 0, which is PyTorch's default.
 
     Source:

@@ -26,7 +26,7 @@ class DenseLayer(nn.Module):
         Any number of (N, C_i, H, W), of in_channels channels together -> (N, growth_rate, H, W)
 
     Args:
-        in_channels: Channels that arrive, from all sources together.
+        in_channels: In channels, of all inputs together.
         growth_rate: Channels that the layer makes, k in the paper.
         bottleneck: Whether a 1x1 convolution to 4 x growth_rate channels comes first.
 
@@ -45,9 +45,9 @@ class DenseLayer(nn.Module):
 
 
 class BuffersKept:
-    """A context that puts back, at its end, what a network's buffers held: running statistics.
+    """A context that restores the buffers of a network at its end: the running statistics.
 
-    It can be entered any number of times: each backward pass through one graph does so once.
+    It can be entered any number of times: each backward pass through a graph enters it once.
     """
 
     def __init__(self, net):
@@ -62,9 +62,9 @@ class BuffersKept:
 
 
 def recomputed(layer, *features):
-    """Run a layer without keeping what is inside it, and run it again for its gradients.
+    """Run a layer without storing its activations, and run it again for its gradients.
 
-    The second run sees the same batch, which must not enter the running statistics once more.
+    The second run sees the same batch, which must not count twice in the running statistics.
     """
     return checkpoint(
         layer,
@@ -81,13 +81,13 @@ class DenseBlock(nn.Module):
         (N, in_channels, H, W) -> (N, in_channels + layers x growth_rate, H, W)
 
     Args:
-        in_channels: Channels that arrive, k_0 in the paper.
-        layers: How many layers.
+        in_channels: In channels, k_0 in the paper.
+        layers: Number of layers.
         growth_rate: Channels that each layer adds, k in the paper.
         bottleneck: Whether each 3x3 has a 1x1 convolution before it.
-        memory_efficient: Keep the outputs of the layers only, and compute what is inside them again
-            when the gradients are. Gradients and running statistics are the same to the bit, so
-            long as the network stays in training between its forward and its backward pass.
+        memory_efficient: Whether to store the outputs of the layers only, and to compute the other
+            activations again for the gradients. Gradients and running statistics are the same to
+            the bit, if the network stays in training mode from the forward to the backward pass.
 
     Source:
         Huang et al. 2017, figure 1 and equation 2. memory_efficient: Pleiss et al. 2017.
@@ -112,7 +112,7 @@ class DenseBlock(nn.Module):
 
 
 class Transition(nn.Module):
-    """What stands between two blocks: a 1x1 convolution to fewer channels, and half the size.
+    """The step between two blocks: a 1x1 convolution to fewer channels, and a pooling by 2.
 
     Shape:
         (N, in_channels, H, W) -> (N, out_channels, floor(H / 2), floor(W / 2))

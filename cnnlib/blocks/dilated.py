@@ -1,4 +1,4 @@
-"""Dilated convolutions: a wider field for the same parameters, and no pixel lost."""
+"""Dilated convolutions: a wider receptive field for the same parameters, at full resolution."""
 
 from torch import nn
 
@@ -10,8 +10,8 @@ def dilated_conv(in_channels, out_channels, rate):
         (N, in_channels, H, W) -> (N, out_channels, H, W), since the padding equals the rate
 
     Args:
-        in_channels: Channels that arrive.
-        out_channels: Channels that leave.
+        in_channels: In channels.
+        out_channels: Out channels.
         rate: Pixels from one tap to the next. 1 is the ordinary convolution.
 
     Source:

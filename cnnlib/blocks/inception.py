@@ -1,7 +1,7 @@
 """The Inception blocks of Szegedy et al. 2015, of Ioffe and Szegedy 2015, and a small one.
 
-Every block reads its input with several arms side by side and concatenates what they find. The
-arms are attributes; `forward` ends in the concatenation.
+Every block reads its input with several arms side by side and concatenates their outputs. The
+arms are attributes; `forward` ends with the concatenation.
 """
 
 import torch
@@ -28,9 +28,9 @@ class Inception(nn.Module):
         (N, in_channels, H, W) -> (N, one + three + five + pool, H, W)
 
     Args:
-        in_channels: Channels that arrive.
+        in_channels: In channels.
         widths: A row of table 1: (one, (reduce, three), (reduce, five), pool), in channels.
-        unit: What builds a convolution: `conv_relu`, or `conv_bn_relu` to normalise.
+        unit: The function that builds a convolution: `conv_relu`, or `conv_bn_relu` to normalise.
 
     Source:
         Szegedy et al. 2015, figure 2b.
@@ -49,7 +49,7 @@ class Inception(nn.Module):
 
 
 class BNInception(nn.Module):
-    """The same with batch normalisation, and two 3x3 convolutions in the place of the 5x5.
+    """An Inception block with batch normalisation, and two 3x3 convolutions in place of the 5x5.
 
     Shape and Args:
         As in `Inception`.
@@ -100,7 +100,7 @@ class MiniInception(nn.Module):
 
 
 class AuxiliaryHead(nn.Module):
-    """A small classifier on a middle layer, there to send it a gradient of its own.
+    """A small classifier on a middle layer, which sends it a gradient of its own.
 
     Shape:
         (N, in_channels, H, W) -> (N, num_classes)
@@ -109,7 +109,7 @@ class AuxiliaryHead(nn.Module):
         Szegedy et al. 2015, section 5.
 
     Departures:
-        The paper pools 5x5 with stride 3, which leaves 4x4 of 14x14. Here every size leaves 4x4.
+        The paper pools 5x5 with stride 3: 14x14 -> 4x4. Here every size becomes 4x4.
     """
 
     def __init__(self, in_channels, num_classes, unit=conv_relu):

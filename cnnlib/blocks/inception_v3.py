@@ -13,14 +13,14 @@ def conv_unit(in_channels, out_channels, kernel, stride=1, padding="same"):
     """Build a convolution, batch normalisation with eps 0.001, and a ReLU.
 
     Shape:
-        (N, in_channels, H, W) -> (N, out_channels, H, W), or with padding="valid" as much smaller
-        as kernel and stride make it
+        (N, in_channels, H, W) -> (N, out_channels, H, W), or with padding="valid"
+        (N, out_channels, floor((H - kernel) / stride) + 1, floor((W - kernel) / stride) + 1)
 
     Args:
-        in_channels: Channels that arrive.
-        out_channels: Channels that leave.
+        in_channels: In channels.
+        out_channels: Out channels.
         kernel: Side of the kernel in pixels, or (height, width).
-        stride: Step of the kernel in pixels. Above 1 it needs padding="valid".
+        stride: Stride in pixels. Above 1 it needs padding="valid".
         padding: "same" keeps the size, "valid" pads nothing.
     """
     return nn.Sequential(
@@ -89,7 +89,7 @@ class InceptionC(nn.Module):
         (N, in_channels, H, W) -> (N, 768, H, W)
 
     Args:
-        in_channels: Channels that arrive.
+        in_channels: In channels.
         width: Channels between the flat kernels: 128, 160, 160 and 192 in the four blocks.
 
     Source:
@@ -145,14 +145,14 @@ class InceptionD(nn.Module):
 
 
 class Fork(nn.Module):
-    """A flat and a tall kernel side by side: an arm of the widest blocks that ends in a fork.
+    """A flat and a tall kernel side by side: the end of an arm in the widest blocks.
 
     Shape:
         (N, in_channels, H, W) -> (N, 2 * out_channels, H, W)
 
     Args:
-        in_channels: Channels that arrive.
-        out_channels: Channels of each of the two.
+        in_channels: In channels.
+        out_channels: Out channels of each of the two.
     """
 
     def __init__(self, in_channels, out_channels):

@@ -13,7 +13,7 @@ from cnnlib.blocks.inception_v3 import Fork, conv_unit
 
 
 def average_pool(in_channels, out_channels):
-    """Build the pooling arm: a 3x3 mean that leaves the padding out of the count, and a 1x1."""
+    """Build the pooling arm: a 3x3 mean that does not count the padding, and a 1x1."""
     return nn.Sequential(
         nn.AvgPool2d(3, 1, padding=1, count_include_pad=False),
         conv_unit(in_channels, out_channels, 1),
@@ -99,7 +99,7 @@ class ReductionA(nn.Module):
         -> (N, n + m + in_channels, floor((H - 1) / 2), floor((W - 1) / 2))
 
     Args:
-        in_channels: Channels that arrive.
+        in_channels: In channels.
         widths: Table 1's (k, l, m, n): the three convolutions of the deep arm, and the shallow one.
 
     Source:
@@ -227,13 +227,13 @@ class InceptionResNetStem(nn.Module):
 
 
 class InceptionResNetA(nn.Module):
-    """Three arms, concatenated, brought to the input's channels by a 1x1, and added to it.
+    """Three arms, concatenated, brought to the channels of the input by a 1x1, and added to it.
 
     Shape:
         (N, 320, H, W) -> (N, 320, H, W)
 
     Args:
-        scale: Factor of the residual before the addition: without it such wide nets diverge.
+        scale: Factor of the residual before the addition. Without it, networks this wide diverge.
 
     Source:
         Szegedy et al. 2017, figures 16 and 20.
@@ -320,7 +320,7 @@ class InceptionResNetC(nn.Module):
 
     Args:
         scale: As in `InceptionResNetA`.
-        last: The network's last block: it adds the whole residual, and no ReLU follows.
+        last: Whether it is the last block, which adds the unscaled residual without a ReLU.
 
     Source:
         Szegedy et al. 2017, figures 19 and 20.

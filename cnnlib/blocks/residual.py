@@ -7,7 +7,7 @@ from cnnlib.blocks.conv import conv_bn, conv_bn_relu
 
 
 def shortcut(in_channels, out_channels, stride):
-    """Build the way round a residual: the identity, or a 1x1 convolution where the shape changes.
+    """Build the path beside a residual: the identity, or a 1x1 convolution if the shape changes.
 
     Shape:
         (N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))
@@ -100,7 +100,7 @@ class Bottleneck(nn.Module):
 
 
 def bn_relu(channels):
-    """Build a batch normalisation and a ReLU: what stands before a convolution in pre-activation.
+    """Build a batch normalisation and a ReLU, which pre-activation puts before a convolution.
 
     Shape:
         (N, channels, H, W) -> (N, channels, H, W)
@@ -133,5 +133,5 @@ class PreActBlock(nn.Module):
 
     def forward(self, x):
         activated = self.activation(x)
-        way_round = x if self.projection is None else self.projection(activated)
-        return self.residual(activated) + way_round
+        shortcut = x if self.projection is None else self.projection(activated)
+        return self.residual(activated) + shortcut

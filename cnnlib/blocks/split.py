@@ -1,4 +1,4 @@
-"""Bottlenecks that part their channels: ResNeXt in groups, IBN in halves, Res2Net in scales.
+"""Bottlenecks that split their channels: ResNeXt into groups, IBN into halves, Res2Net into scales.
 
 `width_for` gives all bottlenecks of this file and of `attention` the channels of their 3x3.
 """
@@ -14,11 +14,11 @@ from cnnlib.blocks.residual import shortcut
 
 
 def width_for(out_channels, width=64):
-    """Return the channels that a bottleneck's 3x3 has, in proportion to those that leave it.
+    """Return the channels of a bottleneck's 3x3, in proportion to its out channels.
 
     Args:
-        out_channels: Channels that leave the block.
-        width: What the 3x3 has where 256 channels leave. 64 is the quarter of He et al. 2016.
+        out_channels: Out channels of the block.
+        width: Channels of the 3x3 per 256 out channels. 64 is the quarter of He et al. 2016.
 
     Raises:
         ValueError: The proportion is no whole number of channels.
@@ -27,23 +27,23 @@ def width_for(out_channels, width=64):
     if out_channels < step or out_channels % step:
         raise ValueError(
             f"out_channels={out_channels} must be a multiple of {step}, since the 3x3 has {width} "
-            f"channels for each 256 that leave: try {out_channels // step * step + step}"
+            f"channels per 256 out channels: try {out_channels // step * step + step}"
         )
     return width * out_channels // 256
 
 
 class ResNeXtBlock(nn.Module):
-    """Bottleneck whose 3x3 works in groups that do not mix, and is wider for it.
+    """Bottleneck whose 3x3 works in groups that do not mix, and is wider in return.
 
     Shape:
         (N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))
 
     Args:
-        in_channels: Channels that arrive.
-        out_channels: Channels that leave.
-        stride: Step of the 3x3 in pixels.
+        in_channels: In channels.
+        out_channels: Out channels.
+        stride: Stride of the 3x3.
         groups: Groups of the 3x3, the paper's cardinality C.
-        width: Channels of one group where 256 leave the block, the paper's d.
+        width: Channels per group and 256 out channels, the paper's d.
 
     Source:
         Xie et al. 2017, figure 3(c) and table 1.
@@ -114,7 +114,7 @@ class Cascade(nn.Module):
     """Splits of the channels, each convolved together with the result of the one before.
 
     Shape:
-        (N, scales x width, H, W) -> the same
+        (N, scales x width, H, W) -> (N, scales x width, H, W)
 
     Args:
         width: Channels of a split.
@@ -144,7 +144,7 @@ class Cascade(nn.Module):
 
 
 class SideBySide(nn.Module):
-    """Splits of the channels, each convolved alone, the last one pooled: a stage begins with it.
+    """Splits of the channels, each convolved alone, the last one pooled: for the start of a stage.
 
     Shape:
         (N, scales x width, H, W) -> (N, scales x width, ceil(H / stride), ceil(W / stride))
@@ -152,10 +152,10 @@ class SideBySide(nn.Module):
     Args:
         width: Channels of a split.
         scales: Splits.
-        stride: Step in pixels. With 2 the results no longer fit the splits that they would join.
+        stride: Stride of the 3x3. With 2, a result no longer has the size of the next split.
 
     Source:
-        The code of Gao et al. 2021, which begins every stage so; the paper does not tell.
+        The code of Gao et al. 2021, for the first block of each stage; the paper does not say.
     """
 
     def __init__(self, width, scales, stride):
@@ -174,16 +174,16 @@ class SideBySide(nn.Module):
 
 
 class Res2NetBlock(nn.Module):
-    """Bottleneck with a cascade of small 3x3 in place of the one.
+    """Bottleneck with a cascade of small 3x3 convolutions in place of the large one.
 
     Shape:
         (N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))
 
     Args:
-        in_channels: Channels that arrive.
-        out_channels: Channels that leave.
-        stride: Step of the 3x3 in pixels.
-        width: Channels of one split where 256 leave the block, the paper's w.
+        in_channels: In channels.
+        out_channels: Out channels.
+        stride: Stride of the 3x3.
+        width: Channels per split and 256 out channels, the paper's w.
         scales: Splits, the paper's s; at least 2.
 
     Source:

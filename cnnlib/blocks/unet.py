@@ -13,16 +13,16 @@ def double_conv(in_channels, out_channels, padded=True):
         (N, in_channels, H, W) -> (N, out_channels, H, W), or (H - 4, W - 4) unpadded
 
     Args:
-        in_channels: Channels that arrive.
-        out_channels: Channels that leave.
-        padded: Pad each convolution by 1 and normalise after it. False: neither.
+        in_channels: In channels.
+        out_channels: Out channels.
+        padded: Whether to pad each convolution by 1 and to normalise after it.
 
     Source:
         Ronneberger et al. 2015, figure 1, the blue arrows.
 
     Departures:
-        The paper has the unpadded form. The padded one, with batch normalisation, is what most code
-        has today.
+        The paper has the unpadded form. Most code today has the padded one, with batch
+        normalisation.
     """
     if padded:
         return nn.Sequential(
@@ -38,7 +38,7 @@ def double_conv(in_channels, out_channels, padded=True):
 
 
 def center_crop(images, size):
-    """Cut the centre out of images. If it cannot be exact, one more pixel goes from the end.
+    """Cut the centre out of images. If the margins cannot be equal, the end loses one pixel more.
 
     Shape:
         (N, C, >= H, >= W) -> (N, C, H, W)
@@ -53,7 +53,7 @@ def center_crop(images, size):
 
 
 class UpStep(nn.Module):
-    """A 2x2 transposed convolution of stride 2, the skip beside it, two 3x3 convolutions.
+    """A 2x2 transposed convolution with stride 2, the skip beside it, two 3x3 convolutions.
 
     Shape:
         (N, in_channels, H, W) and a skip (N, out_channels, >= 2H, >= 2W)
@@ -76,10 +76,10 @@ class UpStep(nn.Module):
 
 
 class PlainUpStep(nn.Module):
-    """The same convolutions without the skip: what passes the bottom of the U is all they get.
+    """An UpStep without the skip: all that it reads has passed the bottom of the U.
 
-    The transposed convolution makes the channels that the skip would have brought as well, so the
-    rest has equal size, and the step has no fewer parameters than an UpStep.
+    The transposed convolution also makes the channels that the skip would bring. So the other
+    convolutions have equal size, and the step has no fewer parameters than an UpStep.
 
     Shape:
         (N, in_channels, H, W) and a skip, which is not used

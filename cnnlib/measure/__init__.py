@@ -3,6 +3,7 @@
 bench         our training loop beside another one
 leaderboard   networks beside each other
 ablation      each part of the best recipe left out
-
-Nothing else in the package imports it but the command line.
+figures       pictures of cost, quality and the limits of a machine
+machine       what the machine is, its limits, and what an action costs
+records       JSON files that are whole and name their machine
 """

@@ -2,32 +2,45 @@
 
 import functools
 import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
-from cnnlib.data import random_crop, random_flip
-from cnnlib.measure.bench import resume, surroundings, write_json
-from cnnlib.train import fit, one_cycle
+from cnnlib.data import Data, random_crop, random_flip
+from cnnlib.measure.machine import environment_info
+from cnnlib.measure.records import load_previous, write_json
+from cnnlib.trace import count_parameters
+from cnnlib.train import History, fit, nesterov, one_cycle
 
-CHANGES = {"flip": random_flip, "crop": random_crop}
-INGREDIENTS = (*CHANGES, "one cycle", "label smoothing")
-LR = 0.3  # on held-out images not told apart from 0.1, see results/heldout_*
+_TRANSFORMS = {"flip": random_flip, "crop": random_crop}
+INGREDIENTS = (*_TRANSFORMS, "one cycle", "label smoothing")
+LR = 0.3  # with held-out images it cannot be told apart from 0.1: see results/heldout_*
 
 
-def train_best(net, data, epochs, lr, seed=0, without=None, plot=True):
+def train_best(
+    net: nn.Module,
+    data: Data,
+    epochs: int,
+    lr: float,
+    seed: int = 0,
+    without: str | None = None,
+    plot: bool = True,
+) -> History:
     """Train a network by the best recipe of this course.
 
     Mirrored and shifted images; stochastic gradient descent with Nesterov's momentum and weight
-    decay; a learning rate that climbs and falls once; labels that leave a tenth to all classes.
+    decay; a learning rate that rises and falls once; labels that give a tenth to all classes.
 
     Args:
-        net: A network; its first weights are yours.
+        net: A network, with its initial weights.
         data: A `Data`.
         epochs: Passes over the training images.
         lr: Highest learning rate.
-        seed: As in `fit`, for the changes of images, too.
-        without: One of INGREDIENTS, to be left out. Without "one cycle" the rate stays `lr`.
+        seed: As in `fit`. It also decides how images are mirrored and shifted.
+        without: One of INGREDIENTS to leave out. Without "one cycle" the rate stays `lr`.
         plot: As in `fit`.
 
     Returns:
@@ -37,12 +50,12 @@ def train_best(net, data, epochs, lr, seed=0, without=None, plot=True):
         ValueError: There is no such ingredient.
     """
     if without not in (None, *INGREDIENTS):
-        raise ValueError(f"without={without!r} must be None or one of {INGREDIENTS}")
-    changes = [change for name, change in CHANGES.items() if name != without]
+        raise ValueError(f"without={without!r} must be None or one of {INGREDIENTS}: try 'flip'")
+    transforms = [transform for name, transform in _TRANSFORMS.items() if name != without]
     smoothing = 0.0 if without == "label smoothing" else 0.1
     return fit(
         net,
-        data.augmented(*changes),
+        data.with_transforms(*transforms),
         epochs,
         lr,
         optimizer=nesterov,
@@ -53,19 +66,23 @@ def train_best(net, data, epochs, lr, seed=0, without=None, plot=True):
     )
 
 
-def nesterov(parameters, lr):
-    """Build stochastic gradient descent with a momentum that looks ahead, and weight decay."""
-    return torch.optim.SGD(
-        parameters, lr, momentum=0.9, nesterov=True, weight_decay=5e-4, fused=True
-    )
+def ablate(
+    name: str,
+    build: Callable[[], nn.Module],
+    data: Data,
+    epochs: int,
+    lr: float,
+    *,
+    seeds: int,
+    path: str | Path,
+    left_out: Sequence[str] = INGREDIENTS,
+    held_out: int = 0,
+) -> tuple[dict, Path]:
+    """Train by the whole recipe, and without each ingredient; write the file after each run.
 
-
-def ablate(name, build, data, epochs, lr, seeds, path, left_out=INGREDIENTS, held_out=0):
-    """Train by the whole recipe, and without each ingredient; the file is written after each run.
-
-    Runs that the file has already, from the same machine with the same versions, are not repeated:
-    an interrupted command goes on where it was. A file of another machine, or of another recipe, is
-    left as it is, and the runs go into one beside it.
+    Runs that the file already has, from this machine with the same versions, are not repeated: a
+    command that was interrupted goes on where it was. A file of another machine or another recipe
+    is left as it is, and the runs go into a new one beside it.
 
     Args:
         name: What the network is called.
@@ -75,21 +92,23 @@ def ablate(name, build, data, epochs, lr, seeds, path, left_out=INGREDIENTS, hel
         lr: Highest learning rate.
         seeds: Runs of each recipe.
         path: The JSON file.
-        left_out: The ingredients that are left out in turn; (): train by the whole recipe only.
-        held_out: Training images to measure by, in place of the test images. 0: none.
+        left_out: The ingredients to leave out, one at a time. (): the whole recipe alone.
+        held_out: Training images by which to measure, in place of the test images. 0: none.
 
     Returns:
         A dictionary: hardware, versions, what was trained and how, and for each recipe the accuracy
         of every seed after the last epoch; and the path of the file that holds it.
 
     Raises:
-        ValueError: held_out leaves no images to train on.
+        ValueError: There is no such ingredient, or held_out leaves no images to train on.
     """
+    if unknown := set(left_out) - set(INGREDIENTS):
+        raise ValueError(f"left_out={unknown.pop()!r} must be one of {INGREDIENTS}: try 'flip'")
     if held_out:
         data = data.hold_out(held_out)
     recipe = {
         "net": name,
-        "params": sum(p.numel() for p in build().parameters()),
+        "params": count_parameters(build()),
         "data": data.source,
         "train": len(data.train.labels),
         "test": len(data.test.labels),
@@ -99,8 +118,8 @@ def ablate(name, build, data, epochs, lr, seeds, path, left_out=INGREDIENTS, hel
         "epochs": epochs,
         "lr": lr,
     }
-    record = surroundings(data.device.type) | {"recipe": recipe, "accuracies": {}}
-    path, old = resume(path, record, recipe=recipe)
+    record = environment_info(data.device.type) | {"recipe": recipe, "accuracies": {}}
+    path, old = load_previous(path, record, recipe=recipe)
     record = old or record
     for seed in range(seeds):
         for without in (None, *left_out):
@@ -111,17 +130,17 @@ def ablate(name, build, data, epochs, lr, seeds, path, left_out=INGREDIENTS, hel
             history = train_best(build(), data, epochs, lr, seed, without, plot=False)
             if history.interrupted:
                 raise KeyboardInterrupt
-            runs.append(history.last["test_accuracy"])
+            runs.append(history.last.test_accuracy)
             write_json(path, record)
     return record, path
 
 
-def table(record):
-    """Return the record as text: what was left out, mean, spread, and the difference."""
+def table(record: dict) -> str:
+    """Return a record as text: what was left out, mean, standard deviation, and the difference."""
     whole = statistics.mean(record["accuracies"]["nothing"])
-    lines = ["left out         seeds    mean  spread   change"]
+    lines = ["left out         seeds    mean     std   change"]
     for name, runs in record["accuracies"].items():
-        spread = statistics.stdev(runs) if len(runs) > 1 else float("nan")
+        std = statistics.stdev(runs) if len(runs) > 1 else float("nan")
         mean = statistics.mean(runs)
-        lines.append(f"{name:15}  {len(runs):5}  {mean:.4f}  {spread:6.4f}  {mean - whole:+.4f}")
+        lines.append(f"{name:15}  {len(runs):5}  {mean:.4f}  {std:6.4f}  {mean - whole:+.4f}")
     return "\n".join(lines)

@@ -1,38 +1,44 @@
-"""The leaderboard: what each network costs, how fast it trains, how well it does; all alike."""
+"""The leaderboard: what each network costs, how fast it trains, how well it does, all alike."""
 
 import copy
 import functools
-import json
 import math
 import statistics
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from cnnlib import models
 from cnnlib.data import fashion_mnist
-from cnnlib.measure.bench import OneBatch, peak, quiet, surroundings, timed, write_json
-from cnnlib.models.beyond import NARROW_BLOCKS
-from cnnlib.recipes import recipe
+from cnnlib.measure.machine import (
+    device_type,
+    environment_info,
+    measure_limits,
+    measure_training_rate,
+    quiet,
+)
+from cnnlib.measure.records import load_previous, read_json, write_json
+from cnnlib.models import MODELS, Recipe
 from cnnlib.trace import trace
 from cnnlib.train import adamw, fit, one_cycle, sgd
 
 
 @dataclass(frozen=True)
-class Budget:
-    """What every network of a leaderboard is given.
+class Protocol:
+    """How every network of a leaderboard is trained and tested.
 
     Args:
         train: Training images.
         test: Test images.
         epochs: Passes over the training images. The accuracy is that after the last one.
-        seeds: Trainings of each network. The seed decides first weights and orders.
-        batch_size: Images in a batch; None: that of the network's usual recipe.
-        lr: Highest learning rate of AdamW, in one cycle; None: the network's usual recipe, by
+        seeds: Trainings of each network. The seed decides initial weights and orders.
+        batch_size: Images per batch. None: as in the recipe of the network.
+        lr: Highest learning rate of AdamW, in one cycle. None: the recipe of the network, by
             stochastic gradient descent at a constant rate.
     """
 
@@ -44,25 +50,9 @@ class Budget:
     lr: float | None = None
 
 
-CLASSIC = Budget(60_000, 10_000, epochs=10, seeds=3)  # the published comparison
-QUICK = Budget(2_048, 1_000, epochs=2, seeds=3, batch_size=32, lr=1e-3)
-
-# The networks of the comparison: a function that builds each, and the side of its images in pixels.
-NETWORKS = {
-    name: (getattr(models, name), recipe(name).size)
-    for name in (
-        "lenet",
-        "alexnet",
-        "vgg11_quarter",
-        "nin",
-        "googlenet",
-        "resnet18",
-        "densenet_d2l",
-    )
-} | {
-    f"narrow {name}": (functools.partial(models.narrow_resnet, block=block), 28)
-    for name, block in NARROW_BLOCKS.items()
-}
+CLASSIC = Protocol(60_000, 10_000, epochs=10, seeds=3)  # the published comparison
+SMALL = Protocol(2_048, 1_000, epochs=2, seeds=3, batch_size=32, lr=1e-3)
+PROTOCOLS = {"classic": CLASSIC, "small": SMALL}
 
 
 @dataclass(frozen=True)
@@ -72,13 +62,13 @@ class Entry:
     Args:
         name: What the row is called.
         size: Side of its images in pixels.
-        batch_size: Images in a batch.
+        batch_size: Images per batch.
         params: Learnable numbers.
         macs: Multiply-accumulates of one image, forward.
-        step_traffic: Bytes that its operations read and write, each tensor once an operation.
+        step_traffic: Bytes that its operations read and write, each tensor once per operation.
         step_memory: Bytes that it holds at least: weights, gradients, and what the forward pass
             keeps for the backward pass.
-        images_per_second: Training steps alone, on a batch that is there.
+        images_per_second: Speed of training steps alone, on a batch that is there already.
         accuracies: Fraction of the test images, a number for each seed, after the last epoch.
     """
 
@@ -90,34 +80,34 @@ class Entry:
     step_traffic: int
     step_memory: int
     images_per_second: float
-    accuracies: list
+    accuracies: list[float]
 
     @property
-    def accuracy(self):
+    def accuracy(self) -> float:
         """The mean over the seeds."""
         return statistics.mean(self.accuracies)
 
     @property
-    def spread(self):
-        """The standard deviation over the seeds; of one seed there is none."""
+    def std(self) -> float:
+        """The standard deviation over the seeds; not a number for a single one."""
         return statistics.stdev(self.accuracies) if len(self.accuracies) > 1 else math.nan
 
     @property
-    def step_flops(self):
-        """Operations of one training step: forward once, backward twice, two for each MAC.
+    def step_flops(self) -> int:
+        """Operations of one training step: forward once, backward twice, two per MAC.
 
         The first layer needs a little less: its images need no gradient.
         """
         return 6 * self.macs * self.batch_size
 
     @property
-    def flops_per_second(self):
-        """Operations a second while it trained."""
+    def flops_per_second(self) -> float:
+        """Operations per second while it trained."""
         return self.images_per_second * self.step_flops / self.batch_size
 
     @property
-    def intensity(self):
-        """Operations for each byte that is read or written."""
+    def intensity(self) -> float:
+        """Operations per byte that is read or written."""
         return self.step_flops / self.step_traffic
 
 
@@ -126,74 +116,101 @@ class Leaderboard:
     """Networks that were measured in the same way, on the same machine.
 
     Args:
-        budget: What each of them is given.
-        about: Date, hardware and versions, and the machine's two limits: peak_flops, operations a
-            second in a product of matrices, and bandwidth, bytes a second in a copy.
+        protocol: How each of them is trained and tested.
+        about: Date, hardware, versions and precision, and the limits of the machine: see
+            `environment_info` and `measure_limits`.
         rows: The entries.
     """
 
-    budget: Budget
+    protocol: Protocol
     about: dict = field(default_factory=dict)
-    rows: list = field(default_factory=list)
+    rows: list[Entry] = field(default_factory=list)
 
-    def add(self, name, build, size=None, device=None):
-        """Measure a network and append its row; one of the same name gives way.
+    def add(
+        self,
+        name: str,
+        build: Callable[[], nn.Module] | None = None,
+        *,
+        size: int | None = None,
+        recipe: Recipe | None = None,
+        device: str | None = None,
+    ) -> Entry:
+        """Measure a network and append its row, which replaces one of the same name.
+
+        `board.add("resnet18")` measures a model of the table MODELS, `board.add("mine", build)` a
+        network of your own.
 
         Args:
-            name: What the row is called. Where it is a model's, its usual recipe holds.
+            name: What the row is called. Without `build`, the name of a model.
             build: A function without arguments that builds the network, with new weights.
-            size: Side of its images in pixels. None: that of the usual recipe.
+            size: Side of the images in pixels. None: as in the recipe; 28 for a network of your own
+                without one.
+            recipe: How to train this network, in place of what the protocol says.
             device: None: the GPU where there is one, else the CPU.
 
         Returns:
             The Entry.
+
+        Raises:
+            ValueError: There is no model of this name, or a network of your own has no recipe where
+                the protocol leaves it to each network.
         """
-        budget, usual = self.budget, recipe(name)
+        protocol = (
+            self.protocol if recipe is None else replace(self.protocol, batch_size=None, lr=None)
+        )
+        if build is None:
+            if name not in MODELS:
+                raise ValueError(
+                    f"name={name!r} must be a model where build is None: try build=your_function"
+                )
+            build, recipe = MODELS[name].build, recipe or MODELS[name].recipe
+        elif recipe is None:
+            recipe = _recipe_of(protocol)
         data = fashion_mnist(
-            size or usual.size,
-            budget.batch_size or usual.batch_size,
-            train=budget.train,
-            test=budget.test,
+            size or recipe.size,
+            protocol.batch_size or recipe.batch_size,
+            train=protocol.train,
+            test=protocol.test,
             device=device,
         )
         if data.banner:
             print(data.banner)
-        self.about = (self.about or limits(data.device.type)) | {"data": data.source}
-        settings = fit_settings(budget, usual)
-        images, labels = next(iter(data.train))
+        self.about = (self.about or _about(data.device.type)) | {"data": data.source}
+        settings = _fit_settings(protocol, recipe)
         accuracies = []
-        for seed in range(budget.seeds):
+        for seed in range(protocol.seeds):
             torch.manual_seed(seed)
             net = build()
             with quiet():
-                history = fit(net, data, budget.epochs, seed=seed, plot=False, **settings)
+                history = fit(net, data, protocol.epochs, seed=seed, plot=False, **settings)
             if history.interrupted:
                 raise KeyboardInterrupt
-            accuracies.append(history.last["test_accuracy"])
+            accuracies.append(history.last.test_accuracy)
             print(f"{name}, seed {seed}: {accuracies[-1]:.3f} of the test images", flush=True)
+        images, labels = next(data.train.epoch(1))
         entry = Entry(
             name,
             data.shape[1],
             data.train.batch_size,
             **costs(net, data.shape, data.train.batch_size),
-            images_per_second=training_rate(net, images, labels),
+            images_per_second=measure_training_rate(net, images, labels),
             accuracies=accuracies,
         )
         self.rows = [row for row in self.rows if row.name != name] + [entry]
         return entry
 
-    def __getitem__(self, name):
+    def __getitem__(self, name: str) -> Entry:
         """Return the row of a network."""
         return next(row for row in self.rows if row.name == name)
 
-    def __str__(self):
+    def __str__(self) -> str:
         lines = [
-            "network          size      params        MACs   memory  accuracy  spread"
+            "network          size      params        MACs   memory  accuracy     std"
             "   images/s  GFLOP/s  of peak"
         ]
         lines += [
             f"{row.name:15}  {row.size:4}  {row.params:10,}  {row.macs / 1e6:8,.1f} M"
-            f"  {row.step_memory / 1e6:5,.0f} M  {row.accuracy:8.3f}  {row.spread:6.3f}"
+            f"  {row.step_memory / 1e6:5,.0f} M  {row.accuracy:8.3f}  {row.std:6.3f}"
             f"  {row.images_per_second:9,.0f}  {row.flops_per_second / 1e9:7,.0f}"
             f"  {row.flops_per_second / self.about['peak_flops']:7.0%}"
             for row in self.rows
@@ -202,34 +219,58 @@ class Leaderboard:
 
     __repr__ = __str__
 
-    def write(self, path):
+    def write(self, path: str | Path) -> None:
         """Write the table to a JSON file."""
         write_json(path, asdict(self))
 
     @classmethod
-    def read(cls, path):
+    def read(cls, path: str | Path) -> "Leaderboard":
         """Read a table that `write` wrote."""
-        return cls.from_record(json.loads(Path(path).read_text(encoding="utf-8")))
+        return cls._from_record(read_json(path))
 
     @classmethod
-    def from_record(cls, record):
-        """Return the table of what a JSON file holds."""
+    def resume(cls, path: str | Path, protocol: Protocol) -> tuple["Leaderboard", Path]:
+        """Return the table that a file of this machine and protocol holds, else an empty one.
+
+        The path comes with it: that of the file, or of a new one, as in `load_previous`.
+        """
+        about = _about(device_type())
+        path, old = load_previous(path, about, protocol=asdict(protocol))
+        return cls._from_record(old) if old else cls(protocol, about), path
+
+    @classmethod
+    def _from_record(cls, record: dict) -> "Leaderboard":
         rows = [Entry(**row) for row in record["rows"]]
-        return cls(Budget(**record["budget"]), record["about"], rows)
+        return cls(Protocol(**record["protocol"]), record["about"], rows)
 
 
-def fit_settings(budget, usual):
+def _about(device: str) -> dict:
+    """Return what a machine is, and its limits."""
+    return environment_info(device) | measure_limits(device)
+
+
+def _recipe_of(protocol: Protocol) -> Recipe:
+    """Return the recipe that a protocol has for every network, on images of 28 pixels."""
+    if protocol.batch_size is None or protocol.lr is None:
+        raise ValueError(
+            "recipe=None must be a Recipe, since this protocol leaves it to each network: try "
+            "recipe=Recipe(size=28, batch_size=128, lr=0.05)"
+        )
+    return Recipe(28, protocol.batch_size, protocol.lr)
+
+
+def _fit_settings(protocol: Protocol, recipe: Recipe) -> dict:
     """Return learning rate, optimiser and schedule as `fit` takes them."""
-    if budget.lr is None:
-        return {"lr": usual.lr, "optimizer": functools.partial(sgd, momentum=usual.momentum)}
-    return {"lr": budget.lr, "optimizer": adamw, "schedule": one_cycle}
+    if protocol.lr is None:
+        return {"lr": recipe.lr, "optimizer": functools.partial(sgd, momentum=recipe.momentum)}
+    return {"lr": protocol.lr, "optimizer": adamw, "schedule": one_cycle}
 
 
-def pareto(rows, cost):
+def pareto(rows: Sequence[Entry], cost: Callable[[Entry], float]) -> list[Entry]:
     """Return the rows that no other row beats, the cheapest first.
 
-    A row is beaten where another is at least as accurate for at most the same cost, and better in
-    one of both.
+    A row is beaten if another one is at least as accurate for at most the same cost, and better in
+    one of the two.
 
     Args:
         rows: Entries.
@@ -246,13 +287,13 @@ def pareto(rows, cost):
 # The costs of a training step. Nothing is timed, so they are the same on every machine.
 
 
-def costs(net, shape, batch_size):
+def costs(net: nn.Module, shape: tuple[int, int, int], batch_size: int) -> dict[str, int]:
     """Count what one training step of a network costs, on tensors without memory.
 
     Args:
         net: A network; it stays as it is.
         shape: (C, H, W) of an image.
-        batch_size: Images in a batch.
+        batch_size: Images per batch.
 
     Returns:
         A dictionary: params, macs, step_traffic, step_memory, as in `Entry`.
@@ -282,45 +323,16 @@ def costs(net, shape, batch_size):
 
 
 class Traffic(TorchDispatchMode):
-    """Count the bytes that operations read and write: each tensor once an operation."""
+    """Count the bytes that operations read and write: each tensor once per operation."""
 
     def __init__(self):
         super().__init__()
         self.bytes = 0
 
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
-        """Run one operation. A view, as a reshape, moves nothing."""
+        """Run one operation. A view, such as a reshape, moves nothing."""
         result = operation(*args, **(kwargs or {}))
         if not operation.is_view:
             tensors = {id(t): t for t in tree_leaves((args, kwargs, result))}.values()
             self.bytes += sum(t.nbytes for t in tensors if isinstance(t, torch.Tensor))
         return result
-
-
-# What is timed
-
-
-def training_rate(net, images, labels, seconds=1.0):
-    """Return images a second of training steps alone: the median of three times `seconds`."""
-
-    def steps(count):
-        with quiet():
-            fit(net, OneBatch(images, labels, count), 1, lr=1e-6, plot=False)
-
-    device = images.device.type
-    timed(device, lambda: steps(2))
-    taken, _ = timed(device, lambda: steps(2))
-    count = max(2, math.ceil(2 * seconds / taken))
-    times = [timed(device, lambda: steps(count))[0] for _ in range(3)]
-    return count * len(images) / statistics.median(times)
-
-
-def limits(device):
-    """Return what a machine is, its operations a second, and the bytes a second of a copy."""
-    source = torch.ones(64 * 2**20, device=device)
-    target = torch.empty_like(source)
-    fastest = min(timed(device, lambda: target.copy_(source))[0] for _ in range(5))
-    return surroundings(device) | {
-        "peak_flops": max(peak(device, dtype) for dtype in (torch.float32, torch.bfloat16)),
-        "bandwidth": 2 * source.nbytes / fastest,
-    }

@@ -11,48 +11,48 @@ from cnnlib.blocks.split import IBNBottleneck, Res2NetBlock, ResNeXtBlock
 from cnnlib.models.resnet import LAYERS_50, ResNet
 
 
-def resnext50_32x4d(in_channels=1, num_classes=10):
+def resnext50_32x4d(in_channels: int = 1, num_classes: int = 10) -> ResNet:
     """Build ResNeXt-50 with 32 groups of width 4."""
     return ResNet(ResNeXtBlock, LAYERS_50, in_channels, num_classes)
 
 
-def ibn_a(in_channels, out_channels, stride=1, last=2048):
-    """Build a block of an IBN-a network: no instance normalisation in the last stage.
+def ibn_a(in_channels: int, out_channels: int, stride: int = 1, last: int = 2048) -> nn.Module:
+    """Build a block of an IBN-a network, which has no instance normalisation in its last stage.
 
     Args:
-        in_channels: Channels that arrive.
-        out_channels: Channels that leave.
-        stride: Step of the 3x3 in pixels.
-        last: Channels that leave the blocks of the last stage, by which it is known.
+        in_channels: In channels.
+        out_channels: Out channels.
+        stride: Stride of the 3x3 convolution.
+        last: Out channels of the last stage, whose blocks are recognised by them.
 
     Source:
-        Pan et al. 2018, section 3.3: what is deep tells classes apart, and keeps its contrast.
+        Pan et al. 2018, section 3.3: deep features tell classes apart, and keep their contrast.
     """
     block = Bottleneck if out_channels == last else IBNBottleneck
     return block(in_channels, out_channels, stride)
 
 
-def resnet50_ibn(in_channels=1, num_classes=10):
+def resnet50_ibn(in_channels: int = 1, num_classes: int = 10) -> ResNet:
     """Build ResNet-50 with half instance, half batch normalisation: IBN-a."""
     return ResNet(ibn_a, LAYERS_50, in_channels, num_classes)
 
 
-def se_resnet50(in_channels=1, num_classes=10):
+def se_resnet50(in_channels: int = 1, num_classes: int = 10) -> ResNet:
     """Build SE-ResNet-50."""
     return ResNet(SEBottleneck, LAYERS_50, in_channels, num_classes)
 
 
-def sk_resnet50(in_channels=1, num_classes=10):
+def sk_resnet50(in_channels: int = 1, num_classes: int = 10) -> ResNet:
     """Build ResNet-50 with selective kernels, as timm's skresnet50."""
     return ResNet(SKBottleneck, LAYERS_50, in_channels, num_classes)
 
 
-def res2net50_26w_4s(in_channels=1, num_classes=10):
+def res2net50_26w_4s(in_channels: int = 1, num_classes: int = 10) -> ResNet:
     """Build Res2Net-50 with 4 scales of width 26."""
     return ResNet(Res2NetBlock, LAYERS_50, in_channels, num_classes)
 
 
-def stem_deep(in_channels, out_channels):
+def stem_deep(in_channels: int, out_channels: int) -> nn.Sequential:
     """Build a stem of three 3x3 convolutions, the first with stride 2, and a pooling with stride 2.
 
     Shape:
@@ -70,13 +70,13 @@ def stem_deep(in_channels, out_channels):
     )
 
 
-def resnest50(in_channels=1, num_classes=10):
+def resnest50(in_channels: int = 1, num_classes: int = 10) -> ResNet:
     """Build ResNeSt-50 with radix 2, as timm's resnest50d."""
     return ResNet(ResNeStBlock, LAYERS_50, in_channels, num_classes, stem=stem_deep)
 
 
-# The family for images of 28 pixels, small enough to train in a second on a CPU: one table, and the
-# blocks with settings that give each network about the MACs of the first.
+# The narrow networks, for images of 28 pixels: one table, and blocks whose settings give each
+# network about the MACs of the first.
 LAYERS_NARROW = [16, (2, 64), (2, 128)]
 NARROW_BLOCKS = {
     "ResNet": Bottleneck,
@@ -89,16 +89,23 @@ NARROW_BLOCKS = {
 }
 
 
-def narrow_resnet(in_channels=1, num_classes=10, block=Bottleneck):
+def narrow_resnet(in_channels: int = 1, num_classes: int = 10, block=Bottleneck) -> ResNet:
     """Build a narrow network of bottlenecks, or of any block, for 28-pixel images.
 
     Shape:
         (N, in_channels, H, W) -> (N, num_classes); the two stages work at H / 4 and H / 8
 
     Args:
-        in_channels: Channels of the image.
-        num_classes: Classes to tell apart.
-        block: The class of the block, or a function that builds one, as in `ResNet`. Those of
-            NARROW_BLOCKS cost about the same.
+        in_channels: Channels of the image: 1 for grey, 3 for colour.
+        num_classes: Number of classes.
+        block: The class of the block, or a function that builds one, as in `ResNet`.
     """
     return ResNet(block, LAYERS_NARROW, in_channels, num_classes)
+
+
+narrow_resnext = partial(narrow_resnet, block=NARROW_BLOCKS["ResNeXt"])
+narrow_ibn = partial(narrow_resnet, block=NARROW_BLOCKS["IBN"])
+narrow_se = partial(narrow_resnet, block=NARROW_BLOCKS["SE"])
+narrow_sk = partial(narrow_resnet, block=NARROW_BLOCKS["SK"])
+narrow_res2net = partial(narrow_resnet, block=NARROW_BLOCKS["Res2Net"])
+narrow_resnest = partial(narrow_resnet, block=NARROW_BLOCKS["ResNeSt"])

@@ -6,7 +6,7 @@ from cnnlib.blocks.dense import DenseBlock, Transition
 from cnnlib.blocks.residual import bn_relu
 from cnnlib.models.resnet import stem_7x7
 
-# Huang et al. 2017, table 1: channels of the stem, growth rate, layers of each block.
+# Huang et al. 2017, table 1: out channels of the stem, growth rate, layers of each block.
 LAYERS_121 = (64, 32, (6, 12, 24, 16))
 LAYERS_169 = (64, 32, (6, 12, 32, 32))
 LAYERS_201 = (64, 32, (6, 12, 48, 32))
@@ -18,23 +18,23 @@ class DenseNet(nn.Module):
     """A stem, dense blocks with a transition between them, global average pooling, a linear layer.
 
     Shape:
-        (N, in_channels, H, W) -> (N, num_classes). Each transition halves the size that the stem
-        leaves, and drops a last odd row or column.
+        (N, in_channels, H, W) -> (N, num_classes). Each transition halves the size and drops a last
+        odd row or column.
 
     Args:
         table: Channels of the stem, growth rate, and the number of layers of each block.
         in_channels: Channels of the image: 1 for grey, 3 for colour.
-        num_classes: Classes to tell apart.
+        num_classes: Number of classes.
         bottleneck: Whether each 3x3 has a 1x1 convolution before it (the B of DenseNet-BC).
         compression: The fraction of its channels that a transition keeps (the C, where below 1).
         stem: A function that builds the stem from (in_channels, out_channels).
-        memory_efficient: Save memory in training, for more work: see `DenseBlock`.
+        memory_efficient: Whether to save memory in training at the price of work: see `DenseBlock`.
 
     Raises:
         ValueError: compression is not above 0 and at most 1.
 
     Source:
-        Huang et al. 2017, table 1, with the stem and the first weights of the published code.
+        Huang et al. 2017, table 1, with the stem and the initial weights of the published code.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class DenseNet(nn.Module):
         )
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                # He et al. 2015 with fan_in: a layer has far more channels in than out.
+                # He et al. 2015 with fan_in: a layer has far more in channels than out channels.
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
             elif isinstance(module, nn.Linear):
                 nn.init.zeros_(module.bias)
@@ -82,31 +82,41 @@ class DenseNet(nn.Module):
         return self.head(self.blocks(self.stem(x)))
 
 
-def densenet121(in_channels=1, num_classes=10, memory_efficient=False):
+def densenet121(
+    in_channels: int = 1, num_classes: int = 10, memory_efficient: bool = False
+) -> DenseNet:
     """Build DenseNet-121: 2 x (6 + 12 + 24 + 16) + 3 + 2 layers with weights."""
     return DenseNet(LAYERS_121, in_channels, num_classes, memory_efficient=memory_efficient)
 
 
-def densenet169(in_channels=1, num_classes=10, memory_efficient=False):
+def densenet169(
+    in_channels: int = 1, num_classes: int = 10, memory_efficient: bool = False
+) -> DenseNet:
     """Build DenseNet-169."""
     return DenseNet(LAYERS_169, in_channels, num_classes, memory_efficient=memory_efficient)
 
 
-def densenet201(in_channels=1, num_classes=10, memory_efficient=False):
+def densenet201(
+    in_channels: int = 1, num_classes: int = 10, memory_efficient: bool = False
+) -> DenseNet:
     """Build DenseNet-201."""
     return DenseNet(LAYERS_201, in_channels, num_classes, memory_efficient=memory_efficient)
 
 
-def densenet161(in_channels=1, num_classes=10, memory_efficient=False):
+def densenet161(
+    in_channels: int = 1, num_classes: int = 10, memory_efficient: bool = False
+) -> DenseNet:
     """Build DenseNet-161, the wide one."""
     return DenseNet(LAYERS_161, in_channels, num_classes, memory_efficient=memory_efficient)
 
 
-def densenet_d2l(in_channels=1, num_classes=10, memory_efficient=False):
+def densenet_d2l(
+    in_channels: int = 1, num_classes: int = 10, memory_efficient: bool = False
+) -> DenseNet:
     """Build a small DenseNet without bottlenecks: four blocks of four layers.
 
     Shape:
-        (N, in_channels, H, W) -> (N, num_classes), for 29 pixels a side or more
+        (N, in_channels, H, W) -> (N, num_classes), for sides of 29 pixels or more
 
     Source:
         Zhang et al., Dive into Deep Learning, section 8.7.

@@ -2,33 +2,13 @@
 
 from torch import nn
 
+from cnnlib.blocks import inception_v3 as v3
+from cnnlib.blocks import inception_v4 as v4
 from cnnlib.blocks.conv import conv_bn_relu
 from cnnlib.blocks.inception import AuxiliaryHead, Inception, MiniInception, conv_relu
-from cnnlib.blocks.inception_v3 import (
-    AuxiliaryHeadV3,
-    InceptionA,
-    InceptionB,
-    InceptionC,
-    InceptionD,
-    InceptionE,
-    conv_unit,
-)
-from cnnlib.blocks.inception_v4 import (
-    InceptionResNetA,
-    InceptionResNetB,
-    InceptionResNetC,
-    InceptionResNetStem,
-    InceptionV4A,
-    InceptionV4B,
-    InceptionV4C,
-    ReductionA,
-    ReductionResNetB,
-    ReductionV4B,
-    StemFork,
-    StemPool,
-)
+from cnnlib.blocks.inception_v3 import conv_unit
 
-# Szegedy et al. 2015, table 1: input channels and (1x1, (reduce, 3x3), (reduce, 5x5), pool).
+# Szegedy et al. 2015, table 1: in channels and (1x1, (reduce, 3x3), (reduce, 5x5), pool).
 STAGE_3 = [(192, (64, (96, 128), (16, 32), 32)), (256, (128, (128, 192), (32, 96), 64))]
 STAGE_4 = [
     (480, (192, (96, 208), (16, 48), 64)),
@@ -40,7 +20,7 @@ STAGE_4 = [
 STAGE_5 = [(832, (256, (160, 320), (32, 128), 128)), (832, (384, (192, 384), (48, 128), 128))]
 
 
-def classifier(channels, num_classes, dropout):
+def _classifier(channels: int, num_classes: int, dropout: float) -> nn.Sequential:
     """Build a global average pooling, a dropout and one linear layer."""
     return nn.Sequential(
         nn.AdaptiveAvgPool2d(1),
@@ -58,17 +38,17 @@ class GoogLeNet(nn.Module):
         of these, the network's own first.
 
     Args:
-        unit: What builds a convolution, `conv_relu` or `conv_bn_relu`.
+        unit: The function that builds a convolution: `conv_relu` or `conv_bn_relu`.
         auxiliary: Whether to have the two auxiliary heads.
         in_channels: Channels of the image: 1 for grey, 3 for colour.
-        num_classes: Classes to tell apart.
+        num_classes: Number of classes.
 
     Source:
         Szegedy et al. 2015, table 1.
 
     Departures:
-        The paper normalises responses locally in the stem, which nobody does any more, and lets
-        its poolings round up. Here they pad by 1, which leaves the same sizes.
+        No local response normalisation in the stem. The paper's poolings round up; here they pad
+        by 1, which gives the same sizes.
     """
 
     def __init__(self, unit, auxiliary, in_channels=1, num_classes=10):
@@ -91,7 +71,7 @@ class GoogLeNet(nn.Module):
             self.auxiliary4a = AuxiliaryHead(512, num_classes, unit)
             self.auxiliary4d = AuxiliaryHead(528, num_classes, unit)
         self.auxiliary = auxiliary
-        self.head = classifier(1024, num_classes, dropout=0.4)
+        self.head = _classifier(1024, num_classes, dropout=0.4)
 
     def forward(self, x):
         x = self.pool3(self.stage3(self.stem(x)))
@@ -104,16 +84,18 @@ class GoogLeNet(nn.Module):
         return scores
 
 
-def googlenet(in_channels=1, num_classes=10, batch_norm=False, auxiliary=False):
+def googlenet(
+    in_channels: int = 1, num_classes: int = 10, batch_norm: bool = False, auxiliary: bool = False
+) -> GoogLeNet:
     """Build GoogLeNet (Inception v1), as published without batch normalisation."""
     return GoogLeNet(conv_bn_relu if batch_norm else conv_relu, auxiliary, in_channels, num_classes)
 
 
-def stem_v3(in_channels):
-    """Build the stem of Inception-v3, which Inception-ResNet-v2 begins with, too.
+def stem_v3(in_channels: int) -> nn.Sequential:
+    """Build the stem of Inception-v3, with which Inception-ResNet-v2 begins as well.
 
     Shape:
-        (N, in_channels, H, W) -> (N, 192, H', W'), where 299 pixels leave 35
+        (N, in_channels, H, W) -> (N, 192, H', W'), for example 299 -> 35 pixels
     """
     return nn.Sequential(
         conv_unit(in_channels, 32, 3, stride=2, padding="valid"),
@@ -131,13 +113,13 @@ class InceptionV3(nn.Module):
 
     Shape:
         (N, in_channels, H, W) -> (N, num_classes). With the auxiliary head and in training: two
-        of these, the network's own first. 299x299 in the paper; 75 pixels at least, 299 in training
-        with the auxiliary head.
+        of these, the network's own first. 299x299 in the paper, and in training with the auxiliary
+        head; at least 75x75 otherwise.
 
     Args:
         auxiliary: Whether to have the auxiliary head.
         in_channels: Channels of the image: 1 for grey, 3 for colour.
-        num_classes: Classes to tell apart.
+        num_classes: Number of classes.
 
     Source:
         Szegedy et al. 2016, table 1, with the channels of the published code.
@@ -146,19 +128,17 @@ class InceptionV3(nn.Module):
     def __init__(self, auxiliary, in_channels=1, num_classes=10):
         super().__init__()
         self.stem = stem_v3(in_channels)
-        self.stage35 = nn.Sequential(InceptionA(192, 32), InceptionA(256, 64), InceptionA(288, 64))
+        self.stage35 = nn.Sequential(
+            v3.InceptionA(192, 32), v3.InceptionA(256, 64), v3.InceptionA(288, 64)
+        )
         self.stage17 = nn.Sequential(
-            InceptionB(288),
-            InceptionC(768, 128),
-            InceptionC(768, 160),
-            InceptionC(768, 160),
-            InceptionC(768, 192),
+            v3.InceptionB(288), *(v3.InceptionC(768, width) for width in (128, 160, 160, 192))
         )
         if auxiliary:
-            self.auxiliary17 = AuxiliaryHeadV3(768, num_classes)
-        self.stage8 = nn.Sequential(InceptionD(768), InceptionE(1280), InceptionE(2048))
+            self.auxiliary17 = v3.AuxiliaryHeadV3(768, num_classes)
+        self.stage8 = nn.Sequential(v3.InceptionD(768), v3.InceptionE(1280), v3.InceptionE(2048))
         self.auxiliary = auxiliary
-        self.head = classifier(2048, num_classes, dropout=0.5)
+        self.head = _classifier(2048, num_classes, dropout=0.5)
 
     def forward(self, x):
         middle = self.stage17(self.stage35(self.stem(x)))
@@ -168,12 +148,14 @@ class InceptionV3(nn.Module):
         return scores
 
 
-def inception_v3(in_channels=1, num_classes=10, auxiliary=False):
+def inception_v3(
+    in_channels: int = 1, num_classes: int = 10, auxiliary: bool = False
+) -> InceptionV3:
     """Build Inception-v3."""
     return InceptionV3(auxiliary, in_channels, num_classes)
 
 
-def inception_v4(in_channels=1, num_classes=10):
+def inception_v4(in_channels: int = 1, num_classes: int = 10) -> nn.Sequential:
     """Build Inception-v4, which has no residual connections.
 
     Source:
@@ -183,19 +165,19 @@ def inception_v4(in_channels=1, num_classes=10):
         conv_unit(in_channels, 32, 3, stride=2, padding="valid"),
         conv_unit(32, 32, 3, padding="valid"),
         conv_unit(32, 64, 3),
-        StemPool(nn.MaxPool2d(3, stride=2), conv_unit(64, 96, 3, stride=2, padding="valid")),
-        StemFork(),
-        StemPool(conv_unit(192, 192, 3, stride=2, padding="valid"), nn.MaxPool2d(3, stride=2)),
-        *(InceptionV4A() for _ in range(4)),
-        ReductionA(384, (192, 224, 256, 384)),
-        *(InceptionV4B() for _ in range(7)),
-        ReductionV4B(),
-        *(InceptionV4C() for _ in range(3)),
-        classifier(1536, num_classes, dropout=0.2),
+        v4.StemPool(nn.MaxPool2d(3, stride=2), conv_unit(64, 96, 3, stride=2, padding="valid")),
+        v4.StemFork(),
+        v4.StemPool(conv_unit(192, 192, 3, stride=2, padding="valid"), nn.MaxPool2d(3, stride=2)),
+        *(v4.InceptionV4A() for _ in range(4)),
+        v4.ReductionA(384, (192, 224, 256, 384)),
+        *(v4.InceptionV4B() for _ in range(7)),
+        v4.ReductionV4B(),
+        *(v4.InceptionV4C() for _ in range(3)),
+        _classifier(1536, num_classes, dropout=0.2),
     )
 
 
-def inception_resnet_v2(in_channels=1, num_classes=10):
+def inception_resnet_v2(in_channels: int = 1, num_classes: int = 10) -> nn.Sequential:
     """Build Inception-ResNet-v2.
 
     Source:
@@ -203,19 +185,19 @@ def inception_resnet_v2(in_channels=1, num_classes=10):
     """
     return nn.Sequential(
         *stem_v3(in_channels),
-        InceptionResNetStem(),
-        *(InceptionResNetA() for _ in range(10)),
-        ReductionA(320, (256, 256, 384, 384)),
-        *(InceptionResNetB() for _ in range(20)),
-        ReductionResNetB(),
-        *(InceptionResNetC() for _ in range(9)),
-        InceptionResNetC(last=True),
+        v4.InceptionResNetStem(),
+        *(v4.InceptionResNetA() for _ in range(10)),
+        v4.ReductionA(320, (256, 256, 384, 384)),
+        *(v4.InceptionResNetB() for _ in range(20)),
+        v4.ReductionResNetB(),
+        *(v4.InceptionResNetC() for _ in range(9)),
+        v4.InceptionResNetC(last=True),
         conv_unit(2080, 1536, 1),
-        classifier(1536, num_classes, dropout=0.2),
+        _classifier(1536, num_classes, dropout=0.2),
     )
 
 
-def mini_inception(in_channels=1, num_classes=10, unit=conv_relu):
+def mini_inception(in_channels: int = 1, num_classes: int = 10, unit=conv_relu) -> nn.Sequential:
     """Build a small Inception network for 28-pixel images.
 
     Shape:

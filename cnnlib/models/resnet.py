@@ -5,8 +5,8 @@ from torch import nn
 from cnnlib.blocks.conv import conv_bn_relu, he_init
 from cnnlib.blocks.residual import BasicBlock, Bottleneck, PlainBlock, PreActBlock, bn_relu
 
-# He et al. 2016, table 1: the channels that leave the stem, then (blocks, channels that leave each
-# block) for the stages conv2_x to conv5_x.
+# He et al. 2016, table 1: out channels of the stem, then (blocks, out channels) for each of the
+# stages conv2_x to conv5_x.
 LAYERS_18 = [64, (2, 64), (2, 128), (2, 256), (2, 512)]
 LAYERS_34 = [64, (3, 64), (4, 128), (6, 256), (3, 512)]
 LAYERS_50 = [64, (3, 256), (4, 512), (6, 1024), (3, 2048)]
@@ -14,7 +14,7 @@ LAYERS_101 = [64, (3, 256), (4, 512), (23, 1024), (3, 2048)]
 LAYERS_152 = [64, (3, 256), (8, 512), (36, 1024), (3, 2048)]
 
 
-def stem_7x7(in_channels, out_channels):
+def stem_7x7(in_channels: int, out_channels: int) -> nn.Sequential:
     """Build the stem for large images: a 7x7 convolution and a pooling, each with stride 2.
 
     Shape:
@@ -26,7 +26,7 @@ def stem_7x7(in_channels, out_channels):
     )
 
 
-def stem_3x3(in_channels, out_channels):
+def stem_3x3(in_channels: int, out_channels: int) -> nn.Sequential:
     """Build the stem for small images: one 3x3 convolution that keeps the size.
 
     Shape:
@@ -35,8 +35,8 @@ def stem_3x3(in_channels, out_channels):
     return conv_bn_relu(in_channels, out_channels, 3)
 
 
-def stage(block, in_channels, out_channels, blocks, stride):
-    """Stack `blocks` blocks; the first one changes channels and size.
+def stage(block, in_channels: int, out_channels: int, blocks: int, stride: int) -> nn.Sequential:
+    """Stack blocks, of which the first changes channels and size.
 
     Shape:
         (N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))
@@ -49,18 +49,18 @@ class ResNet(nn.Module):
     """A stem, stages of one block, global average pooling, one linear layer.
 
     Shape:
-        (N, in_channels, H, W) -> (N, num_classes). The first stage keeps the size that the stem
-        leaves, each later one halves it.
+        (N, in_channels, H, W) -> (N, num_classes). The first stage keeps the size of the stem's
+        output, each later one halves it.
 
     Args:
         block: The class of the block, or any function that builds one from (in_channels,
             out_channels, stride=1).
         layers: The table: channels of the stem, then (blocks, channels) for each stage.
         in_channels: Channels of the image: 1 for grey, 3 for colour.
-        num_classes: Classes to tell apart.
+        num_classes: Number of classes.
         stem: A function that builds the stem from (in_channels, out_channels).
-        last_stride: Stride of the last stage: 1 keeps its rows and columns for a network that has
-            to say where things are, not only what.
+        last_stride: Stride of the last stage. 1 keeps its rows and columns, for a network that has
+            to say not only what there is, but also where.
 
     Source:
         He et al. 2016, table 1. last_stride=1: Sun et al. 2018, section 3.1.
@@ -84,42 +84,42 @@ class ResNet(nn.Module):
         return self.head(self.stages(self.stem(x)))
 
 
-def plain18(in_channels=1, num_classes=10):
+def plain18(in_channels: int = 1, num_classes: int = 10) -> ResNet:
     """Build the 18-layer network without shortcuts."""
     return ResNet(PlainBlock, LAYERS_18, in_channels, num_classes)
 
 
-def plain34(in_channels=1, num_classes=10):
+def plain34(in_channels: int = 1, num_classes: int = 10) -> ResNet:
     """Build the 34-layer network without shortcuts."""
     return ResNet(PlainBlock, LAYERS_34, in_channels, num_classes)
 
 
-def resnet18(in_channels=1, num_classes=10, last_stride=2):
+def resnet18(in_channels: int = 1, num_classes: int = 10, last_stride: int = 2) -> ResNet:
     """Build ResNet-18."""
     return ResNet(BasicBlock, LAYERS_18, in_channels, num_classes, last_stride=last_stride)
 
 
-def resnet34(in_channels=1, num_classes=10, last_stride=2):
+def resnet34(in_channels: int = 1, num_classes: int = 10, last_stride: int = 2) -> ResNet:
     """Build ResNet-34."""
     return ResNet(BasicBlock, LAYERS_34, in_channels, num_classes, last_stride=last_stride)
 
 
-def resnet50(in_channels=1, num_classes=10, last_stride=2):
+def resnet50(in_channels: int = 1, num_classes: int = 10, last_stride: int = 2) -> ResNet:
     """Build ResNet-50: (3 + 4 + 6 + 3) x 3 + 2 layers."""
     return ResNet(Bottleneck, LAYERS_50, in_channels, num_classes, last_stride=last_stride)
 
 
-def resnet101(in_channels=1, num_classes=10, last_stride=2):
+def resnet101(in_channels: int = 1, num_classes: int = 10, last_stride: int = 2) -> ResNet:
     """Build ResNet-101."""
     return ResNet(Bottleneck, LAYERS_101, in_channels, num_classes, last_stride=last_stride)
 
 
-def resnet152(in_channels=1, num_classes=10, last_stride=2):
+def resnet152(in_channels: int = 1, num_classes: int = 10, last_stride: int = 2) -> ResNet:
     """Build ResNet-152."""
     return ResNet(Bottleneck, LAYERS_152, in_channels, num_classes, last_stride=last_stride)
 
 
-def stem_bare(in_channels, out_channels):
+def stem_bare(in_channels: int, out_channels: int) -> nn.Sequential:
     """Build the large stem of a pre-activation network: no normalisation, no ReLU.
 
     Shape:
@@ -131,10 +131,10 @@ def stem_bare(in_channels, out_channels):
     )
 
 
-def preact_resnet18(in_channels=1, num_classes=10):
+def preact_resnet18(in_channels: int = 1, num_classes: int = 10) -> ResNet:
     """Build ResNet-18 of pre-activation blocks.
 
-    The last sum still lacks its normalisation and ReLU: they move into the head.
+    The last sum has no normalisation and ReLU behind it: the head begins with them.
 
     Source:
         He et al. 2016b (Identity Mappings in Deep Residual Networks), appendix.
@@ -144,16 +144,18 @@ def preact_resnet18(in_channels=1, num_classes=10):
     return net
 
 
-def cifar_resnet(in_channels=1, num_classes=10, depth=20, block=BasicBlock):
+def cifar_resnet(
+    in_channels: int = 1, num_classes: int = 10, depth: int = 20, block=BasicBlock
+) -> ResNet:
     """Build a network of 6n + 2 layers for images of about 32 pixels: 20, 32, 44, 56, 110.
 
     Shape:
         (N, in_channels, H, W) -> (N, num_classes); the stages work at H, H / 2 and H / 4
 
     Args:
-        in_channels: Channels of the image.
-        num_classes: Classes to tell apart.
-        depth: Layers on the longest way: convolutions and the linear layer.
+        in_channels: Channels of the image: 1 for grey, 3 for colour.
+        num_classes: Number of classes.
+        depth: Convolutions of the stem and the residuals, and the linear layer.
         block: BasicBlock, or PlainBlock for the network without shortcuts.
 
     Raises:
@@ -163,7 +165,7 @@ def cifar_resnet(in_channels=1, num_classes=10, depth=20, block=BasicBlock):
         He et al. 2016, section 4.2.
 
     Departures:
-        The paper's shortcuts fill new channels with zeros (option A). Ours project (option B).
+        The paper's shortcuts fill new channels with zeros (option A); these project (option B).
     """
     n, rest = divmod(depth - 2, 6)
     if rest or n < 1:
@@ -175,8 +177,8 @@ def cifar_resnet(in_channels=1, num_classes=10, depth=20, block=BasicBlock):
     return ResNet(block, layers, in_channels, num_classes, stem=stem_3x3)
 
 
-def mini_resnet(in_channels=1, num_classes=10):
-    """Build a small residual network for 28-pixel images: two convolutions, a block after each.
+def mini_resnet(in_channels: int = 1, num_classes: int = 10) -> nn.Sequential:
+    """Build a residual network for 28-pixel images: two convolutions with a block after each.
 
     Shape:
         (N, in_channels, 28, 28) -> (N, num_classes)
@@ -195,8 +197,8 @@ def mini_resnet(in_channels=1, num_classes=10):
     )
 
 
-def stem_pooled(in_channels, out_channels):
-    """Build a stem for small images that are cheap to halve: a 3x3 convolution and a pooling.
+def stem_pooled(in_channels: int, out_channels: int) -> nn.Sequential:
+    """Build a stem for small images that halves them: a 3x3 convolution and a pooling.
 
     Shape:
         (N, in_channels, H, W) -> (N, out_channels, floor(H / 2), floor(W / 2))
@@ -204,15 +206,15 @@ def stem_pooled(in_channels, out_channels):
     return nn.Sequential(conv_bn_relu(in_channels, out_channels, 3), nn.MaxPool2d(2))
 
 
-def small_resnet(in_channels=1, num_classes=10, width=16):
-    """Build a residual network for 28-pixel images: three blocks, much for little work.
+def small_resnet(in_channels: int = 1, num_classes: int = 10, width: int = 16) -> ResNet:
+    """Build a residual network for 28-pixel images: a convolution, a pooling and three blocks.
 
     Shape:
         (N, in_channels, H, W) -> (N, num_classes); the blocks work at H / 2, H / 4 and H / 8
 
     Args:
-        in_channels: Channels of the image.
-        num_classes: Classes to tell apart.
+        in_channels: Channels of the image: 1 for grey, 3 for colour.
+        num_classes: Number of classes.
         width: Channels of the first block; the others have two and four times as many.
     """
     layers = [width, (1, width), (1, 2 * width), (1, 4 * width)]

@@ -1,12 +1,14 @@
-"""The U-Net of Ronneberger et al. 2015, which gives each pixel a class."""
+"""Networks that give each pixel a class: the U-Net, and one that widens its view by dilation."""
 
+import torch
 from torch import nn
 
+from cnnlib.blocks.dilated import dilated_conv
 from cnnlib.blocks.unet import PlainUpStep, UpStep, double_conv
 
 
 class UNet(nn.Module):
-    """Four steps down, four steps up, and skips across.
+    """Four steps down, four steps up, and skip connections across.
 
     Shape:
         (N, in_channels, H, W) -> (N, num_classes, H, W), or (H - 184, W - 184) unpadded
@@ -19,13 +21,13 @@ class UNet(nn.Module):
         num_classes: Classes of a pixel, background included.
 
     Raises:
-        ValueError: In `forward`: the image does not halve evenly four times.
+        ValueError: In `forward`: the image cannot be halved evenly four times.
 
     Source:
         Ronneberger et al. 2015, figure 1.
 
     Departures:
-        The paper drops out features at the bottom of the U; here nothing is dropped.
+        The paper has dropout at the bottom of the U; here there is none.
     """
 
     def __init__(self, up_step, width=64, padded=True, in_channels=1, num_classes=10):
@@ -48,7 +50,7 @@ class UNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
     def forward(self, x):
-        check_size(x, self.padded)
+        _check_size(x, self.padded)
         skip1 = self.down1(x)
         skip2 = self.down2(self.pool(skip1))
         skip3 = self.down3(self.pool(skip2))
@@ -61,11 +63,11 @@ class UNet(nn.Module):
         return self.head(x)
 
 
-def check_size(images, padded):
-    """Refuse images that do not halve evenly four times: their maps would not meet when they join.
+def _check_size(images: torch.Tensor, padded: bool) -> None:
+    """Refuse images whose maps would not have equal sizes where a skip connection joins them.
 
-    Padded, a side is a multiple of 16. Unpadded, it loses 4 pixels at each double convolution: 188
-    pixels leave 4, and 16 more leave 16 more.
+    Padded, a side is a multiple of 16. Unpadded, each double convolution takes 4 pixels: a side of
+    188 ends with 4, and every 16 pixels more give 16 more.
     """
     smallest = 16 if padded else 188
     for name, side in zip(("height", "width"), images.shape[2:], strict=True):
@@ -77,15 +79,56 @@ def check_size(images, padded):
             )
 
 
-def unet(in_channels=1, num_classes=10, width=64, padded=True, skips=True):
+def unet(
+    in_channels: int = 1,
+    num_classes: int = 10,
+    width: int = 64,
+    padded: bool = True,
+    skips: bool = True,
+) -> UNet:
     """Build a U-Net.
 
     Args:
         in_channels: Channels of the image: 1 for grey, 3 for colour.
         num_classes: Classes of a pixel, background included.
         width: Channels at full resolution, 64 in the paper.
-        padded: True keeps the size, with batch normalisation. False is the paper's net, whose
-            output is 184 pixels smaller than its input.
-        skips: False leaves out the skip connections, as `PlainUpStep` has it.
+        padded: True keeps the size, with batch normalisation. False is the network of the paper,
+            whose output is 184 pixels smaller than its input.
+        skips: Whether to have the skip connections; without them the steps up are `PlainUpStep`s.
     """
     return UNet(UpStep if skips else PlainUpStep, width, padded, in_channels, num_classes)
+
+
+def dilated_net(
+    in_channels: int = 1, num_classes: int = 10, rates=(1, 2, 5), width: int = 16
+) -> nn.Sequential:
+    """Build a network of dilated 3x3 convolutions that work at half resolution throughout.
+
+    The first layer turns patches of 2x2 pixels into positions. The last one scores each position,
+    and its four pixels share the scores. So a hole that the rates make in the receptive field is a
+    hole in the image. Parameters and multiplications do not depend on the rates.
+
+    Shape:
+        (N, in_channels, H, W) -> (N, num_classes, H, W), for even H and W
+
+    Args:
+        in_channels: Channels of the image: 1 for grey, 3 for colour.
+        num_classes: Classes of a pixel, background included.
+        rates: The rate of each 3x3 convolution, from input to output, in positions of 2x2 pixels.
+        width: Channels between the layers.
+
+    Source:
+        Wang et al. 2018, section 3.2, for the rates.
+
+    Departures:
+        The paper sets the rates in a ResNet. Here nothing else widens the receptive field.
+    """
+    stem = nn.Sequential(
+        nn.Conv2d(in_channels, width, 2, stride=2, bias=False),
+        nn.BatchNorm2d(width),
+        nn.ReLU(inplace=True),
+    )
+    stack = nn.Sequential(*(dilated_conv(width, width, rate) for rate in rates))
+    # A transposed convolution would print a pattern of its own over that of the rates.
+    head = nn.Sequential(nn.Conv2d(width, num_classes, 1), nn.Upsample(scale_factor=2))
+    return nn.Sequential(stem, stack, head)

@@ -1,0 +1,198 @@
+"""What this machine is, how fast it can be, and what an action on it costs."""
+
+import contextlib
+import gc
+import importlib.metadata
+import io
+import math
+import os
+import platform
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from cnnlib.backend import choose_backend
+from cnnlib.data import Batches, Data
+from cnnlib.train import fit
+
+DTYPES = (torch.float32, torch.bfloat16)  # in which products of matrices are timed
+_RESET_PEAK = "5"  # written to clear_refs, it resets VmHWM: see proc(5)
+
+
+def device_type() -> str:
+    """Return the kind of device on which a measurement runs: "cuda" where there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def environment_info(device: str) -> dict:
+    """Return on what machine, with what versions and in which precision something is measured."""
+    versions = {"python": platform.python_version()}
+    for name in ("torch", "torchvision", "d2l", "numpy"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return {
+        "date": time.strftime("%Y-%m-%d"),
+        "hardware": {
+            "device": torch.cuda.get_device_name() if device == "cuda" else "CPU",
+            "cpu": _cpu_name(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "load": os.getloadavg() if hasattr(os, "getloadavg") else None,
+        },
+        "versions": versions,
+        "precision": choose_backend(device).precision,
+    }
+
+
+def _cpu_name() -> str:
+    """Return the name of the processor, as far as the system knows it."""
+    with contextlib.suppress(OSError):
+        for entry in Path("/proc/cpuinfo").read_text().splitlines():
+            if entry.startswith("model name"):
+                return entry.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+# The limits of the machine
+
+
+def measure_limits(device: str) -> dict:
+    """Return the two limits of the roofline.
+
+    Returns:
+        A dictionary: peak_flops, operations per second in a product of two matrices, and
+        bandwidth, bytes per second in a copy.
+    """
+    return {
+        "peak_flops": max(measure_matmul_flops(device, dtype) for dtype in DTYPES),
+        "bandwidth": measure_bandwidth(device),
+    }
+
+
+def measure_matmul_flops(device: str, dtype: torch.dtype, seconds: float = 2.0) -> float:
+    """Return the operations per second in the product of two matrices.
+
+    Args:
+        device: The kind of device.
+        dtype: Type of the numbers.
+        seconds: How long to repeat the product. The fastest one counts.
+    """
+    side = 8192 if device == "cuda" else 1536
+    matrix = torch.ones(side, side, dtype=dtype, device=device)
+    end, fastest = time.perf_counter() + seconds, math.inf
+    while time.perf_counter() < end or fastest == math.inf:
+        taken, _ = timed(device, lambda: matrix @ matrix)
+        fastest = min(fastest, taken)
+    return 2 * side**3 / fastest
+
+
+def measure_bandwidth(device: str) -> float:
+    """Return the bytes per second that a copy reads and writes; the fastest of five counts."""
+    source = torch.ones(64 * 2**20, device=device)
+    target = torch.empty_like(source)
+    fastest = min(timed(device, lambda: target.copy_(source))[0] for _ in range(5))
+    return 2 * source.nbytes / fastest
+
+
+# The cost of an action
+
+
+def timed(device: str, action: Callable[[], object]) -> tuple[float, int | None]:
+    """Return the seconds that an action takes until the device is done, and its peak memory.
+
+    The memory is in bytes: on a GPU what torch allocates, on Linux what this process holds, without
+    its child processes; None on other systems.
+    """
+    gc.collect()
+    _reset_peak_memory(device)
+    start = time.perf_counter()
+    action()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start, _peak_memory(device)
+
+
+def _reset_peak_memory(device: str) -> None:
+    """Let the peak of the memory be what is held now."""
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text(_RESET_PEAK)
+
+
+def _peak_memory(device: str) -> int | None:
+    """Return the most bytes held since the last reset, where the system knows it."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated()
+    with contextlib.suppress(OSError):
+        for entry in Path("/proc/self/status").read_text().splitlines():
+            if entry.startswith("VmHWM:"):
+                return int(entry.split()[1]) * 1024
+    return None
+
+
+def measure_training_rate(
+    net: nn.Module, images: torch.Tensor, labels: torch.Tensor, seconds: float = 1.0
+) -> float:
+    """Return the images per second of training steps alone, without loading and evaluation.
+
+    Args:
+        net: A network, which is trained at a negligible rate.
+        images: A batch of images on the device.
+        labels: Their labels.
+        seconds: How long to train, three times. The median counts.
+    """
+    device = images.device.type
+
+    def seconds_for(steps: int) -> float:
+        data = repeated_batch(images, labels, steps)
+        with quiet():
+            return timed(device, lambda: fit(net, data, 1, lr=1e-6, plot=False))[0]
+
+    seconds_for(2)
+    steps = max(2, math.ceil(2 * seconds / seconds_for(2)))
+    return steps * len(images) / statistics.median(seconds_for(steps) for _ in range(3))
+
+
+@dataclass(eq=False, repr=False)
+class RepeatedBatch(Batches):
+    """One batch that is on the device already, several times per epoch."""
+
+    times: int = 1
+
+    def __len__(self):
+        return self.times
+
+    def epoch(self, number, seed=None):
+        """Read the batch as it is, again and again."""
+        return iter([(self.images, self.labels)] * self.times)
+
+
+def repeated_batch(images: torch.Tensor, labels: torch.Tensor, times: int) -> Data:
+    """Return Data that trains on one batch several times, and tests on one image of it."""
+    size = (images.shape[2], images.shape[3])
+    train = RepeatedBatch(images, labels, size, len(images), shuffle=False, times=times)
+    test = RepeatedBatch(images[:1], labels[:1], size, 1, shuffle=False)
+    return Data(train, test, classes=(), source="one batch")
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Print nothing and draw no progress."""
+    before = os.environ.get("CNNLIB_LIVE")
+    os.environ["CNNLIB_LIVE"] = "0"
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # d2l starts more workers than a small machine has
+            yield
+    finally:
+        os.environ.pop("CNNLIB_LIVE")
+        if before is not None:
+            os.environ["CNNLIB_LIVE"] = before
