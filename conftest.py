@@ -1,6 +1,7 @@
 """Settings that the unit tests and the re-executed notebooks share."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,25 @@ for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
 os.environ.setdefault("CNNLIB_LIVE", "0")
 
 
+def pytest_addoption(parser, pluginmanager):
+    """Load nbval, which takes longer than most tests, unless only test files are named."""
+    named = {Path(argument.partition("::")[0]).suffix for argument in sys.argv[1:]}
+    if ".py" not in named or ".ipynb" in named:
+        pluginmanager.import_plugin("nbval.plugin")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config):
+    """Let nbval compare every output, and give up on a cell after five minutes."""
+    if config.pluginmanager.has_plugin("nbval.plugin"):
+        config.option.nbval = True
+        config.option.nbval_sanitize_with = str(config.rootpath / "tests" / "sanitize.cfg")
+        config.option.nbval_cell_timeout = 300
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config):
-    """Start no workers for a single file: --dist=loadfile would hand all of it to one of them."""
-    if len(config.args) == 1 and Path(config.args[0].split("::")[0]).is_file():
+    """Start no workers for files that are named: they start at once, and end one by one."""
+    if all(Path(argument.partition("::")[0]).is_file() for argument in config.args):
         return 0
     return None

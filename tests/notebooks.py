@@ -1,12 +1,15 @@
 """The course's notebooks as the tests see them."""
 
 import ast
+import re
 from pathlib import Path
 
 import nbformat
 
+from tools import refresh_notebooks
+
 ROOT = Path(__file__).parent.parent
-PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+PATHS = refresh_notebooks.all_notebooks()
 
 
 def read(path):
@@ -29,6 +32,14 @@ def solution(cell):
     if "<details>" not in cell.source or "```python\n" not in cell.source:
         return None
     return cell.source.split("```python\n")[1].split("```")[0]
+
+
+def sources(path):
+    """Return the Python code of a notebook's cells and folded solutions, magics left out."""
+    cells = [
+        cell.source if cell.cell_type == "code" else solution(cell) or "" for cell in read(path)
+    ]
+    return [re.sub(r"^[%!].*$", "", source, flags=re.MULTILINE) for source in cells]
 
 
 def without_docstrings(tree):

@@ -8,7 +8,10 @@ import pytest
 
 import notebooks
 
-HEAVY = {"IPython", "d2l", "ipywidgets", "matplotlib", "pandas", "torch._dynamo", "torchvision"}
+HEAVY = {
+    "IPython", "cnnlib.measure", "d2l", "ipywidgets", "matplotlib", "pandas", "torch._dynamo",
+    "torchvision",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
