@@ -22,7 +22,7 @@ from cnnlib.models import MODELS
 from cnnlib.trace import trace
 from cnnlib.train import DivergenceError, History, fit, sgd
 
-# The extra `measure` is imported by the commands that need it: the others start sooner without.
+# Only the commands that need the extra `measure` import it, so the others start sooner.
 
 FAILED, WRONG_CALL, INTERRUPTED = 1, 2, 130
 STOPPED = "stopped by a signal (Ctrl-C or SIGTERM)"
@@ -31,10 +31,10 @@ STOPPED = "stopped by a signal (Ctrl-C or SIGTERM)"
 def main(argv: list[str] | None = None) -> int:
     """Run one command.
 
-    With --json, standard output holds one JSON value and all else goes to standard error.
+    With --json, standard output holds one JSON value and everything else goes to standard error.
 
     Returns:
-        The exit code: 0 done, 1 stopped by what happened in the run, 2 wrong call, 130 Ctrl-C.
+        The exit code: 0 for success, 1 for a failed run, 2 for a wrong call, 130 for Ctrl-C.
     """
     arguments = _parser().parse_args(argv)
     aside = contextlib.redirect_stdout(sys.stderr) if arguments.json else contextlib.nullcontext()
@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
         return code
     except ValueError as error:
         return _say(_with_options(str(error)), WRONG_CALL)
-    except BrokenPipeError:  # whatever reads our output, such as `head`, has read enough
+    except BrokenPipeError:  # the reader of our output, such as `head`, has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except (OSError, RuntimeError) as error:
@@ -58,19 +58,19 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _is_first_process():
-    """Return whether this is the first of the processes that torchrun started, or the only one."""
+    """Return whether this is rank 0 of the processes that torchrun started, or the only one."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def _say(message, code):
-    """Print in the first process why a command ends, and return the exit code."""
+    """Print why a command ends, in the first process only, and return the exit code."""
     if _is_first_process():
         print(f"cnnlib: {message}", file=sys.stderr, flush=True)
     return code
 
 
 def _with_options(message):
-    """Return a refusal whose remedy is what one types here: --batch-size 64 for batch_size=64."""
+    """Return a refusal whose remedy can be typed here: --batch-size 64 for batch_size=64."""
     names = "train|test|batch_size|size|lr|epochs|momentum|seed|device|batches"
     said, tries, remedy = message.rpartition(": try ")
 
@@ -82,11 +82,11 @@ def _with_options(message):
     )
 
 
-# The commands. Each returns its text, the same as data for --json, and the exit code.
+# The commands. Each returns its text, the same content for --json, and the exit code.
 
 
 def _data(arguments):
-    """Fetch the archives, verify them, and say where they are."""
+    """Fetch and verify the files of Fashion-MNIST, and report where they are."""
     try:
         raw = fetch(arguments.root)
     except OSError as error:  # no network, a full disk, a server that is down
@@ -107,13 +107,13 @@ def _trace(arguments):
 
 
 def _train(arguments):
-    """Train a model on Fashion-MNIST, or on scenes made of it, in one process or in several."""
+    """Train a model on Fashion-MNIST or on scenes made of it, in one or several processes."""
     with distributed() as rank:
         return _train_in_process(arguments, rank)
 
 
 def _train_in_process(arguments, rank):
-    """Train in this process, number `rank`. The first one reports and writes."""
+    """Train in the process `rank`. Only rank 0 reports and writes."""
     model = MODELS[arguments.model]
     recipe = dataclasses.replace(
         model.recipe, **_given(arguments, "size", "batch_size", "lr", "momentum")
@@ -153,7 +153,7 @@ def _train_in_process(arguments, rank):
                 f"try --batch-size {max(1, data.train.batch_size // 2)}"
             )
         elif peer_failed(error):
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun ends us, too: report first
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun ends this one, too
             stop = "another process of this run has ended, so training stops"
         elif not isinstance(error, DivergenceError):
             raise
@@ -168,7 +168,7 @@ def _train_in_process(arguments, rank):
 
 
 def _summary(arguments, history):
-    """Return what a training leaves, finished or not."""
+    """Return a summary of a training run, complete or not."""
     if not history.rows:
         return "No epoch was completed."
     lines = [
@@ -183,7 +183,7 @@ def _summary(arguments, history):
 
 
 def _bench(arguments):
-    """Measure our training loop beside another one."""
+    """Compare the speed of our training loop with that of another one."""
     from cnnlib.measure import bench
 
     print(bench.HEADER)
@@ -193,7 +193,7 @@ def _bench(arguments):
 
 
 def _leaderboard(arguments):
-    """Measure networks alike: cost, speed, and accuracy with several seeds."""
+    """Measure the cost, the speed, and over several seeds the accuracy of networks."""
     from cnnlib.measure import leaderboard, machine
 
     changed = _given(arguments, *COUNTS, "epochs", "seeds")
@@ -207,7 +207,7 @@ def _leaderboard(arguments):
 
 
 def _ablation(arguments):
-    """Train by the best recipe, and without each of its ingredients."""
+    """Train by the best recipe and without each of its ingredients."""
     from cnnlib.measure import ablation, machine
 
     data = fashion_mnist(28, 128, **_given(arguments, *COUNTS))
@@ -237,7 +237,7 @@ def _given(arguments, *names):
 
 
 def _checked_trace(name, net, shape, depth):
-    """Trace a network, and refuse in one line a shape that it does not take."""
+    """Trace a network; if it does not accept the shape, refuse it in one line."""
     try:
         return trace(net, shape, depth)
     except ValueError as error:
@@ -249,7 +249,7 @@ def _checked_trace(name, net, shape, depth):
 
 
 def _out_of_memory(error):
-    """Return whether a device had no memory left; a CPU says so in words only."""
+    """Return whether a device ran out of memory, which on a CPU only the message tells."""
     return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
 
 
@@ -260,7 +260,7 @@ class _Parser(argparse.ArgumentParser):
     """A parser whose refusals are one line."""
 
     def error(self, message):
-        """Print why the call is wrong, and leave."""
+        """Print why the call is wrong, and exit."""
         self.exit(WRONG_CALL, f"cnnlib: {message}. See {self.prog} --help\n")
 
 
@@ -276,12 +276,12 @@ def _parser():
         return parser.add_argument
 
     option = command("data", _data, "download and verify Fashion-MNIST, and print where it is")
-    option("--root", metavar="PATH", help="default: CNNLIB_DATA or the user's cache")
+    option("--root", metavar="PATH", help="folder (default: CNNLIB_DATA or the user's cache)")
 
     option = command("trace", _trace, "print the per-layer table of a model")
     option("model", type=_model_name, metavar="MODEL")
     option("--size", type=_sides, metavar="N", help="pixels, such as 96 or 96x128")
-    option("--channels", type=_count, default=1, metavar="N", help="1 grey, 3 colour")
+    option("--channels", type=_count, default=1, metavar="N", help="1 for grey, 3 for colour")
     option("--depth", type=_count, metavar="N", help="levels of modules to show (default: all)")
 
     option = command("train", _train, "train a model, by default with its usual recipe")
@@ -295,15 +295,15 @@ def _parser():
     option("--test", type=int, metavar="N", help="test images to keep")
     option("--seed", type=int, default=0, metavar="N")
     option("--precision", choices=("auto", "fp32", "bf16"), default="auto")
-    option("--compile", action="store_true", help="torch.compile the network first")
-    option("--device", metavar="NAME", help="such as cpu or cuda:1")
+    option("--compile", action="store_true", help="apply torch.compile to the network")
+    option("--device", metavar="NAME", help="device, such as cpu or cuda:1")
     option("--checkpoint", metavar="PATH", help="where to write the weights after each epoch")
     option("--record", type=_new_file, metavar="PATH", help="where to write the record, as JSON")
 
     option = command("bench", _bench, "compare the speed of our training loop with another one")
     option("--models", type=_classifier_name, nargs="+", required=True, metavar="MODEL")
     option("--against", choices=("d2l", "strong"), default="d2l")
-    option("--rounds", type=_count, default=3, metavar="N", help="warm runs of each loop")
+    option("--rounds", type=_count, default=3, metavar="N", help="warm runs per loop")
     option("--epochs", type=_count, default=1, metavar="N")
     option("--batches", type=int, metavar="N", help="batches per epoch (default: all)")
     option("--seed", type=int, default=0, metavar="N")
@@ -314,18 +314,18 @@ def _parser():
     option("--models", type=_classifier_name, nargs="+", default=on_board, metavar="MODEL")
     option("--protocol", choices=("classic", "small"), default="small")
     option("--epochs", type=_count, metavar="N")
-    option("--seeds", type=_count, metavar="N", help="trainings of each model")
+    option("--seeds", type=_count, metavar="N", help="training runs per model")
     option("--train", type=int, metavar="N", help="training images to keep")
     option("--test", type=int, metavar="N", help="test images to keep")
     option("--folder", default="my_results", metavar="PATH", help="where to write the table")
 
     option = command("ablation", _ablation, "measure what each part of the best recipe is worth")
-    option("--width", type=_count, default=16, metavar="N", help="of small_resnet")
-    option("--without", nargs="+", metavar="PART", help="one at a time (default: all), or nothing")
-    option("--held-out", type=_count, default=0, metavar="N", help="test by N training images")
+    option("--width", type=_count, default=16, metavar="N", help="width of small_resnet")
+    option("--without", nargs="+", metavar="PART", help="leave out each (default: all), or nothing")
+    option("--held-out", type=_count, default=0, metavar="N", help="test on N training images")
     option("--lr", type=float, metavar="X", help="highest learning rate")
     option("--epochs", type=_count, default=10, metavar="N")
-    option("--seeds", type=_count, default=5, metavar="N", help="runs of each recipe")
+    option("--seeds", type=_count, default=5, metavar="N", help="training runs per recipe")
     option("--train", type=int, metavar="N", help="training images to keep")
     option("--test", type=int, metavar="N", help="test images to keep")
     option("--folder", default="my_results", metavar="PATH", help="where to write the record")
@@ -364,7 +364,7 @@ def _sides(text):
 
 
 def _new_file(text):
-    """Return the path of a file that can be written: its folder exists."""
+    """Return the path of a file in an existing folder."""
     path = Path(text)
     if not path.parent.is_dir() or path.is_dir():
         raise argparse.ArgumentTypeError(f"{text!r} must be a file in a folder that exists")
@@ -372,5 +372,5 @@ def _new_file(text):
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what is done is kept
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C: keep what is done
     sys.exit(main())

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-STEPS_BEFORE_CAPTURE = 3  # in which libraries choose their kernels and allocate their memory
+STEPS_BEFORE_CAPTURE = 3  # meanwhile libraries choose their kernels and allocate memory
 
 
 def is_capturable(net: nn.Module, optimizer: Optimizer) -> bool:
@@ -32,15 +32,14 @@ def is_capturable(net: nn.Module, optimizer: Optimizer) -> bool:
 class GraphedStep:
     """A training step that is captured as a CUDA graph, and then replayed.
 
-    The first steps run eagerly. So does a batch of another shape, such as a short last one, and
-    every batch while a schedule has changed a setting of the optimiser since the capture, such as
-    the momentum; only the learning rate is read anew in each replay. A step that waits for the
-    device, such as one that prints its loss, always runs eagerly, and so does one whose capture
-    fails, with one warning.
+    The first steps run eagerly. So does a batch of another shape, such as a short last one, and any
+    step after a schedule has changed a captured setting of the optimiser, such as the momentum: a
+    replay reads only the learning rate again. A step that waits for the device, such as one that
+    prints its loss, always runs eagerly, and so does one whose capture fails, with one warning.
 
     Args:
-        step: A function of a batch, (images, labels), that returns a tuple of tensors.
-        optimizer: The optimiser of that step.
+        step: A function (images, labels) -> tuple of tensors.
+        optimizer: The optimiser that the step uses.
         device: A CUDA device.
     """
 
@@ -71,13 +70,13 @@ class GraphedStep:
         return tuple(result.clone() for result in self.results)
 
     def warm_up(self, batch):
-        """Run one step on a stream of its own, as a capture does, and see whether it waits."""
+        """Run one step on a stream of its own, as a capture does, and note whether it waits."""
         mode = torch.cuda.get_sync_debug_mode()
         stream, ours = torch.cuda.current_stream(self.device), torch.cuda.Stream(self.device)
         ours.wait_stream(stream)
         with warnings.catch_warnings(record=True) as caught, torch.cuda.stream(ours):
             warnings.simplefilter("always")
-            # In the first step libraries may wait while they set themselves up.
+            # Libraries may wait in the first step, while they initialise.
             torch.cuda.set_sync_debug_mode("warn" if self.steps > 1 else "default")
             try:
                 results = self.step(*batch)
@@ -124,7 +123,7 @@ class GraphedStep:
 
 
 def captured_settings(optimizer: Optimizer) -> list[dict]:
-    """Return the settings that a capture freezes: those of each group but its learning rate."""
+    """Return the settings that a capture freezes: all of each group except its learning rate."""
     moving = ("params", "lr", "initial_lr")
     return [
         {name: value for name, value in group.items() if name not in moving}

@@ -2,8 +2,8 @@
 
 For a chain of layers `arithmetic.receptive_field` has the formula. Here branches join, functional
 calls count as much as layers, and after upsampling neighbours see windows of different sizes. So
-every tensor carries two things: what the positions along height and width see of the image, and in
-which of its dimensions these positions lie.
+each tensor carries two things: what its positions along height and width see of the image, and
+which of its dimensions hold these positions.
 """
 
 import math
@@ -21,28 +21,28 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 
 class ReceptiveFields(TorchDispatchMode):
-    """Follows what tensors see of an image: `with ReceptiveFields(image) as fields: net(image)`.
+    """Tracks what tensors see of an image: `with ReceptiveFields(image) as fields: net(image)`.
 
-    The field is the theoretical one: an interval of pixels along height and along width. Padding
-    counts as pixels, at every depth, and where paths join, their windows join.
+    The field is the theoretical one: an interval of pixels along the height and one along the
+    width. Padding counts as pixels at every depth, and where paths join, their windows join.
 
-    Some operations mix all places: global pooling, a Linear after flattening, instance norm. Their
-    outputs all see one interval, which holds all that any place saw, the padding included. A gate
-    joins this interval with the windows of the path that it multiplies. The windows go on to grow
-    from layer to layer and the common interval stays, so a gated path never sees less than the
-    same path without the gate.
+    Some operations mix all positions: global pooling, a Linear after flattening, instance norm.
+    Their outputs all see one interval, which covers everything that any position saw, padding
+    included. A gate joins this interval with the windows of the path that it multiplies. The
+    windows keep growing from layer to layer while the common interval stays, so a gated path never
+    sees less than the same path without the gate.
 
-    Where channels of one position see different pixels, as after a space-to-depth, the position
-    sees them all. After an operation that has no rule the field is lost, and `of` names it.
+    If the channels of one position see different pixels, as after a space-to-depth, the position
+    sees them all. An operation without a rule loses the field, and `of` returns its name.
 
     Args:
-        image: (N, C, H, W).
+        image: A batch (N, C, H, W).
     """
 
     def __init__(self, image):
         super().__init__()
         height, width = image.shape[-2:]
-        self.seen = WeakTensorKeyDictionary()  # a _Seen, or the name of what lost it
+        self.seen = WeakTensorKeyDictionary()  # a _Seen, or the name of the operation that lost it
         self.seen[image] = _seen(
             {"height": _Axis(height), "width": _Axis(width)},
             [_other(1), _other(image.shape[1]), [("height", height)], [("width", width)]],
@@ -51,8 +51,8 @@ class ReceptiveFields(TorchDispatchMode):
     def of(self, tensor: Tensor) -> tuple[int | tuple[int, int] | None, str | None]:
         """Return the pixels that one value of a tensor sees: a side, or (height, width).
 
-        Beside them stands the name of the operation that lost them. Both are None for a tensor that
-        does not come from the image.
+        The second result is the name of the operation that lost them, if any. Both are None for a
+        tensor that does not depend on the image.
         """
         seen = self.seen.get(tensor)
         if not isinstance(seen, _Seen):
@@ -83,9 +83,9 @@ class _Axis:
     """What the positions along the height or the width of a tensor see of the image.
 
     Position i sees the pixels from the first to the last of windows[i]. The windows are one period
-    of a pattern that goes on in both directions, `shift` pixels further with each period: one
-    window until upsampling makes neighbours see differently. What all positions see beside their
-    windows is `common`; where there are no windows, they all see just that.
+    of a pattern that continues in both directions, `shift` pixels further with each period. There
+    is one window until upsampling makes neighbours differ. All positions also see `common`; if
+    there are no windows, they see only that.
     """
 
     length: int
@@ -94,17 +94,17 @@ class _Axis:
     common: tuple[int, int] | None = None
 
     def window(self, position):
-        """Return the first and last pixel; a position outside the tensor sees the padding."""
+        """Return the first and last pixel that a position sees; it may lie in the padding."""
         periods, phase = divmod(position, len(self.windows))
         first, last = self.windows[phase]
         return first + periods * self.shift, last + periods * self.shift
 
     def interval(self, position):
-        """Return the window of a position, joined with what all positions see."""
+        """Return the window of a position, joined with the common interval."""
         return _hull(self.window(position) if self.windows else None, self.common)
 
     def widest(self):
-        """Return the most pixels that a position sees; beside what is common, an end sees most."""
+        """Return the most pixels that a position sees; a common interval is farthest at an end."""
         places, period = range(self.length), max(1, len(self.windows))
         intervals = map(self.interval, {*places[:period], *places[-period:]})
         return max(last - first + 1 for first, last in intervals)
@@ -112,7 +112,7 @@ class _Axis:
     def read(self, length, step, window):
         """Return the axis of an operation whose output i reads the inputs of window(i).
 
-        From one output to the next the windows move by `step` inputs, a whole number or a fraction.
+        From one output to the next, the window moves by `step` inputs, an int or a Fraction.
         """
         if not self.windows:
             return replace(self, length=length)
@@ -130,7 +130,7 @@ class _Axis:
     def transposed(self, length, kernel, stride, padding, dilation):
         """Return the axis after a transposed convolution."""
         if stride > 1 and dilation > 1:
-            raise _NotFollowedError  # the inputs that meet at an output are then no interval
+            raise _NotFollowedError  # then the inputs of one output form no interval
         step, far = Fraction(1, stride), dilation * (kernel - 1) - padding
         return self.read(
             length, step, lambda i: (ceil((i - far) * step), floor((i + padding) * step))
@@ -144,16 +144,16 @@ class _Axis:
         return self.read(length, step, lambda i: (floor(i * step), ceil((i + 1) * step) - 1))
 
     def resized(self, length, mode="nearest", scale=None, align_corners=False):
-        """Return the axis after an interpolation, each output from the inputs around its centre.
+        """Return the axis after an interpolation, which reads the inputs around each centre.
 
-        The mode is "nearest", "nearest-exact" or "linear". The scale is in outputs per input;
-        without one, the lengths give it.
+        The mode is "nearest", "nearest-exact" or "linear". The scale is in outputs per input; None
+        derives it from the lengths.
         """
         if self.length == 1:
             return self.mixed()
         scale = Fraction(scale).limit_denominator(1000) if scale else Fraction(length, self.length)
         step = 1 / scale
-        if align_corners:  # the outer centres, not the outer borders, fall together
+        if align_corners:  # the outer centres coincide, not the outer borders
             step = Fraction(self.length - 1, max(length - 1, 1))
         half = Fraction(0 if align_corners or mode == "nearest" else 1, 2)
 
@@ -164,7 +164,7 @@ class _Axis:
         return self.read(length, step, window)
 
     def mixed(self):
-        """Return the axis of an output in which every position sees what any of them saw."""
+        """Return the axis of one position, which sees everything that any position saw."""
         ends = self.interval(0), self.interval(self.length - 1)
         return _Axis(1, windows=(), shift=0, common=_hull(*ends))
 
@@ -182,7 +182,7 @@ class _Axis:
 
 
 def _hull(*intervals):
-    """Return the smallest interval around intervals, of which some may be None."""
+    """Return the smallest interval around some intervals, each of which may be None."""
     known = [interval for interval in intervals if interval is not None]
     return (min(i[0] for i in known), max(i[1] for i in known)) if known else None
 
@@ -194,28 +194,28 @@ def _hull(*intervals):
 class _Seen:
     """What the values of a tensor see: both axes, and the parts of each dimension.
 
-    A part is what a factor of the size stands for, and how large it is: flattening (C, H, W) gives
-    a dimension of three parts, ("other", C), ("height", H) and ("width", W). A "scattered" part
-    holds all positions in some order, as image tokens behind a class token do. An axis that is no
-    part of any dimension has one position, or all see the same along it.
+    A part is the meaning and the size of a factor of a dimension: flattening (C, H, W) gives a
+    dimension with three parts, ("other", C), ("height", H) and ("width", W). A "scattered" part
+    holds all positions in some order, like image tokens behind a class token. An axis that is in no
+    dimension has one position, or all of its positions see the same.
     """
 
     axes: dict[str, _Axis]
     dims: tuple[tuple[tuple[str, int], ...], ...]
 
     def places(self, *dims):
-        """Return the names of the axes that lie in some dimensions."""
+        """Return the names of the axes in these dimensions."""
         names = {of for dim in dims for of, _ in self.dims[dim]} - {"other"}
         return {*self.axes} if "scattered" in names else names
 
     def located(self):
-        """Return the names of the axes that lie in any dimension."""
+        """Return the names of the axes in any dimension."""
         return self.places(*range(len(self.dims)))
 
     def axis_at(self, dim):
-        """Return the name of the axis along which a dimension runs, None if it is none."""
+        """Return the name of the axis along which a dimension runs, or None."""
         if not self.places(dim):
-            natural = {-2: "height", -1: "width"}.get(dim)  # of a map of one place
+            natural = {-2: "height", -1: "width"}.get(dim)  # in a map of one position
             alone = natural and not self.dims[dim] and natural not in self.located()
             return natural if alone and self.axes[natural].windows else None
         (name, _), *rest = self.dims[dim]
@@ -228,25 +228,25 @@ class _Seen:
         return _seen(self.axes, dims)
 
     def resized(self, sizes):
-        """Return this with some dimensions, given by their number, of other sizes and no places."""
+        """Return this with these dimensions, keyed by number, resized and without positions."""
         dims = enumerate(self.dims)
         return self.placed([_other(sizes[i]) if i in sizes else parts for i, parts in dims])
 
     def mixed_over(self, *dims):
-        """Return this with every place along some dimensions seeing what any of them saw."""
+        """Return this after mixing: each position in these dimensions sees what any of them saw."""
         names = self.places(*dims)
         axes = {n: axis.mixed() if n in names else axis for n, axis in self.axes.items()}
         return _seen(axes, self.dims)
 
     def without_places(self, *dims):
-        """Return this if no places lie in some dimensions, or if all of these see the same."""
+        """Return this if these dimensions hold no positions, or only ones that see the same."""
         if any(self.axes[n].mixed().common != self.axes[n].common for n in self.places(*dims)):
             raise _NotFollowedError
         return self.mixed_over(*dims)
 
 
 def _seen(axes, dims):
-    """Return a _Seen in its one normal form: no part of size 1, no two others side by side."""
+    """Return a _Seen in normal form: no part of size 1, and no two adjacent "other" parts."""
     moving = {name for name, axis in axes.items() if axis.windows}
     if moving:
         moving.add("scattered")
@@ -267,7 +267,7 @@ def _other(size):
 
 
 def _joined(seens, shape):
-    """Return what tensors see together that meet place by place, broadcast to a shape."""
+    """Return what tensors see once combined elementwise, broadcast to a shape."""
     dims = []
     for dim in range(-len(shape), 0):
         placed = {seen.dims[dim] for seen in seens if -dim <= len(seen.dims) and seen.places(dim)}
@@ -290,11 +290,11 @@ def _joined(seens, shape):
 
 
 class _NotFollowedError(Exception):
-    """The field after this operation cannot be told."""
+    """There is no rule for the field after this operation."""
 
 
 class _OpCall:
-    """A call of an operation: its name, its arguments by their names, and what its tensors see."""
+    """A call of an operation: its name, its arguments by name, and what its tensors see."""
 
     def __init__(self, seen, op, args, kwargs):
         self.op, self.name = op, op._schema.name.split("::")[1]
@@ -320,7 +320,7 @@ class _OpCall:
             seen = self._followed()
             if all(math.prod(size for _, size in seen.dims[i]) == sizes[i] for i in sizes):
                 return seen
-        except Exception:  # also where a rule does not foresee the arguments: the trace goes on
+        except Exception:  # a rule may not foresee the arguments, and the trace goes on
             pass
         if any(seen.located() for seen in self.known):
             return str(self.op.overloadpacket)
@@ -340,10 +340,10 @@ class _OpCall:
         return _joined([seen, *(other.placed([]) for other in others)], self.result.shape)
 
     def _is_place_by_place(self):
-        """Return whether each result comes from the inputs at its own place."""
+        """Return whether each output depends only on the inputs at its own position."""
         packet = getattr(torch.ops.aten, self.name, None)
         twin = getattr(packet, self.op._overloadname, self.op)  # of relu_ it is relu
-        tags = {*self.op.tags, *twin.tags}  # torch has not tagged all of both
+        tags = {*self.op.tags, *twin.tags}  # torch tags only one of them in some cases
         return torch.Tag.pointwise in tags or self.name in _PLACE_BY_PLACE
 
 
@@ -354,11 +354,11 @@ _PLACE_BY_PLACE = {
 }
 
 
-# Operations that move places or mix them: rule(seen, call) -> _Seen
+# Operations that move positions or mix them: rule(seen, call) -> _Seen
 
 
 def _view(seen, call):
-    """Divide the same values, in the same order, into the dimensions of another shape."""
+    """Split the same values, in the same order, into the dimensions of another shape."""
     parts = list(chain(*_seen(seen.axes, [chain(*seen.dims)]).dims))
     dims = []
     for size in call.result.shape:
@@ -369,7 +369,7 @@ def _view(seen, call):
                 parts.insert(0, (of, length // size))
                 length = size
             if size % length:
-                raise _NotFollowedError  # it divides an axis, or joins the end of one to channels
+                raise _NotFollowedError  # it splits an axis, or joins its end to channels
             dims[-1].append((of, length))
             size //= length
             parts = [part for part in parts if part[1] > 1]
@@ -390,7 +390,7 @@ def _repeat(seen, call):
 
 
 def _pick(seen, call):
-    """Follow picking by numbers along one dimension that holds no places."""
+    """Follow indexing along one dimension that holds no positions."""
     [(dim, index)] = [(i, index) for i, index in enumerate(call["indices"]) if index is not None]
     picked = map(_other, call.result.shape[dim : dim + index.ndim])
     seen = seen.without_places(dim)
@@ -398,7 +398,7 @@ def _pick(seen, call):
 
 
 def _along(seen, call, mixes=False):
-    """Follow what changes or drops the dimensions that it names, or all, if they hold no places."""
+    """Follow a change or, if it mixes, a reduction of the given dimensions (None: all)."""
     dims, count = call["dim"] if call["dims"] is None else call["dims"], len(seen.dims)
     dims = {dim % count for dim in ([dims] if isinstance(dims, int) else dims or range(count))}
     seen = seen.mixed_over(*dims) if mixes else seen.without_places(*dims)
@@ -408,19 +408,19 @@ def _along(seen, call, mixes=False):
 
 
 def _norm(seen, call):
-    """Follow a group norm, or a batch norm that takes the statistics of its input."""
+    """Follow a group norm, or a batch norm that uses the statistics of its input."""
     if call["training"] is False:
         return seen
     return seen.without_places(1).mixed_over(*range(2, len(seen.dims)))
 
 
-# Operations along height and width, wherever these lie: rule(seen, call) -> _Seen
+# Operations along height and width, in whichever dimensions: rule(seen, call) -> _Seen
 
 
 def _moved(seen, call, along, step, *arguments):
-    """Change the axis in each of some dimensions by step(axis, new length, its own arguments).
+    """Apply step(axis, new length, arguments) to the axis in each of some dimensions.
 
-    The dimensions are counted from the last. An argument is one value for all of them, or a list.
+    Dimensions count from the last. An argument is one value for all of them, or a list of values.
     """
     axes, dims = dict(seen.axes), list(seen.dims)
     arguments = [list(x) if isinstance(x, (list, tuple)) else [x] for x in arguments]
@@ -473,7 +473,7 @@ def _pixel_shuffle(seen, call):
 
 
 def _pad(seen, call):
-    """Follow padding with constants, or with copies of the border, which are as far away."""
+    """Follow padding with constants, or with copies, which count as pixels beyond the border."""
     left = (call["pad"] or call["padding"])[::2][::-1]
     return _moved(seen, call, range(-len(left), 0), _Axis.convolved, 1, 1, left)
 
@@ -515,22 +515,22 @@ _OF_ONE = {
 
 
 def _product(call):
-    """Follow the matrix product of the last two tensors; one before them is added."""
+    """Follow the matrix product of the last two tensors; a first of three is added to it."""
     *bias, one, two = map(call.seen, call.tensors)
     factors = [seen for seen in bias if seen]
     if one:
         one = one.mixed_over(-1)
         factors.append(one.placed([*one.dims[:-1], ()]))
     if two:
-        # Entry (i, j) sees place i of one map and place j of the other. Only the first is
-        # followed; the entry counts as seeing every j, as it does after the softmax.
+        # Entry (i, j) sees position i of one map and position j of the other. Only i is followed:
+        # the entry counts as seeing every j, as it does after the softmax.
         two = two.mixed_over(-2, -1) if one and one.located() else two.mixed_over(-2)
         factors.append(two.placed([*two.dims[:-2], (), two.dims[-1]]))
     return _joined(factors, call.result.shape)
 
 
 def _attention(call):
-    """Let every query see itself and all keys and values."""
+    """Follow attention: every query sees itself and all keys and values."""
     query, *others = map(call.seen, call.tensors[:3])
     seens = [seen.mixed_over(-2, -1).placed([*seen.dims[:-2], (), ()]) for seen in others if seen]
     if query:
@@ -540,7 +540,7 @@ def _attention(call):
 
 
 def _concatenate(call):
-    """Join tensors place by place; along a dimension that holds places, one alone may hold them."""
+    """Join tensors; along a dimension that holds positions, only one tensor may hold them."""
     at, size = call["dim"] % call.result.ndim, call.result.shape[call["dim"]]
     seens = [seen for seen in map(call.seen, call["tensors"]) if seen]
     if call.name == "stack":

@@ -1,8 +1,8 @@
 """The arithmetic of convolutions: sizes, cost, receptive fields and hybrid dilation.
 
-Arguments are named as in torch. `padding` is what is added on ONE side; a convolution also takes
+Arguments are named as in torch. `padding` is the amount on ONE side; a convolution also takes
 torch's "same" and "valid". Where torch takes an int or an (h, w) pair, so do these functions, and
-one pair among the arguments makes the answer a pair.
+one pair among the arguments makes the result a pair.
 """
 
 import functools
@@ -12,12 +12,12 @@ from itertools import product
 from numbers import Integral
 from typing import Any, NamedTuple, ParamSpec
 
-Ints = Any  # an int, which stands for both axes, or an (h, w) pair; the answer is of the same kind
+Ints = Any  # an int for both axes, or an (h, w) pair; the result is of the same kind
 _Arguments = ParamSpec("_Arguments")
 
 
 def _pair(name, value):
-    """Return the (h, w) of a pair, or of an int, which stands for both axes."""
+    """Return the (h, w) of a pair, or of an int, which applies to both axes."""
     if not isinstance(value, (tuple, list)):
         return value, value
     if len(value) != 2 or any(isinstance(entry, str) for entry in value):
@@ -26,7 +26,7 @@ def _pair(name, value):
 
 
 def _per_axis(formula: Callable[_Arguments, Any]) -> Callable[_Arguments, Any]:
-    """Let a formula for one axis take (h, w) pairs too, and then answer with a pair."""
+    """Let a formula for one axis also take (h, w) pairs, and then return a pair."""
     signature = inspect.signature(formula)
 
     @functools.wraps(formula)
@@ -41,7 +41,7 @@ def _per_axis(formula: Callable[_Arguments, Any]) -> Callable[_Arguments, Any]:
 
 
 def _whole(least, **values):
-    """Return the values as Python ints, which never overflow as NumPy's do."""
+    """Return the values as Python ints, which, unlike NumPy's, never overflow."""
     for name, value in values.items():
         whole = isinstance(value, Integral) and not isinstance(value, bool)
         if not whole or value < least:
@@ -61,7 +61,7 @@ def _require_divides(groups, **channels):
 
 
 def _require_number(padding, number):
-    """Refuse "same" and "valid", which only a convolution takes, and say which number to try."""
+    """Refuse "same" and "valid", which only a convolution takes, and suggest a number."""
     if isinstance(padding, str):
         raise ValueError(
             f"padding={padding!r} must be a whole number outside an ordinary convolution: "
@@ -84,7 +84,7 @@ def _near_padding(padding, kernel, stride, dilation):
 
 
 def _windows(size, kernel, stride, padding, dilation, overhang=0):
-    """Count the windows, the last of which may hang `overhang` pixels over the far edge."""
+    """Count the windows; the last one may extend `overhang` pixels past the far edge."""
     reach = dilation * (kernel - 1) + 1
     room = size + 2 * padding + overhang - reach
     if room < 0:
@@ -109,7 +109,7 @@ def conv_size(
         kernel: Taps.
         stride: Input pixels from one window to the next.
         padding: Pixels added on each side. "valid" adds none; "same" adds dilation * (kernel - 1)
-            in all, so that the size stays, and needs stride 1.
+            in total, which keeps the size, and needs stride 1.
         dilation: Pixels from one tap to the next; 1 is the ordinary convolution.
 
     Raises:
@@ -126,10 +126,10 @@ def conv_size(
 def dropped_pixels(
     size: Ints, kernel: Ints, stride: Ints = 1, padding: Ints = 0, dilation: Ints = 1
 ) -> Ints:
-    """Return how many input pixels at the far edge lie past the last window and are never read.
+    """Count the input pixels at the far edge that lie past the last window and are never read.
 
-    They are what the floor in `conv_size` drops, less what falls on the padding; the arguments are
-    those of `conv_size`. Pixels that a wide stride or dilation skips before are not counted.
+    They are what the floor in `conv_size` drops, minus the share that is padding. Pixels that a
+    wide stride or dilation skips earlier are not counted. The arguments are those of `conv_size`.
     """
     windows = conv_size(size, kernel, stride, padding, dilation)
     size, kernel, stride, dilation = map(int, (size, kernel, stride, dilation))  # NumPy's overflow
@@ -154,9 +154,9 @@ def conv_transpose_size(
         kernel: Taps.
         stride: Output pixels from one scattered kernel to the next.
         padding: Output pixels cropped on each side.
-        output_padding: Output pixels more at the far edge, fewer than the stride or the dilation.
-            Below the stride it picks one of the sizes that the same convolution takes to `size`;
-            from there on, that convolution takes the output to size + output_padding // stride.
+        output_padding: Extra output pixels at the far edge, fewer than the stride or the dilation.
+            Below the stride, it picks one of the sizes that the same convolution maps to `size`;
+            from there on, that convolution maps the output to size + output_padding // stride.
         dilation: Pixels from one tap to the next.
 
     Raises:
@@ -192,16 +192,16 @@ def pool_size(
 ) -> Ints:
     """Return a pooling layer's output size.
 
-    With ceil_mode the last window may hang over the far edge, but it must start inside the input
+    With ceil_mode the last window may extend past the far edge, but it must start inside the input
     or the near padding.
 
     Args:
         size: Input pixels.
         kernel: Taps.
-        stride: Input pixels from one window to the next; None stands for the kernel.
+        stride: Input pixels from one window to the next. None: the kernel.
         padding: Pixels added on each side, at most half the kernel.
         dilation: Pixels from one tap to the next (max pooling only, in torch).
-        ceil_mode: Round up where the convolution rounds down.
+        ceil_mode: Whether to round up, where a convolution rounds down.
 
     Raises:
         ValueError: Torch would refuse, or a value is not a whole number.
@@ -227,7 +227,7 @@ def pool_size(
 
 
 class Cost(NamedTuple):
-    """Parameters, and multiply-accumulates for one image."""
+    """Parameters, and multiply-accumulates per image."""
 
     params: int
     macs: int
@@ -243,16 +243,16 @@ def conv_cost(
 ) -> Cost:
     """Return the Cost of a 2-D convolution; an int kernel or size is a square.
 
-    Adding the bias is not counted in the MACs. A transposed convolution costs the same with its
-    input size in the place of `output_size`.
+    The MACs do not include adding the bias. A transposed convolution costs the same, with its input
+    size in place of `output_size`.
 
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output.
         kernel: Taps.
-        output_size: Pixels.
+        output_size: Output pixels.
         groups: Independent convolutions, each on its share of the channels.
-        bias: Whether each output channel has one.
+        bias: Whether each output channel has a bias.
 
     Raises:
         ValueError: The groups do not divide the channels, or a value is below 1.
@@ -276,9 +276,8 @@ class ReceptiveField(NamedTuple):
     """The input pixels that can reach one output, on each axis.
 
     Output i sees `size` pixels, centred on offset + i * stride, where input pixel 0 has its centre
-    at 0. So it sees from offset + i * stride - (size - 1) / 2 to offset + i * stride +
-    (size - 1) / 2, padding included. All three are in input pixels; the offset of an even-sized
-    field ends in .5.
+    at 0. So it sees offset + i * stride - (size - 1) / 2 to offset + i * stride + (size - 1) / 2,
+    padding included. All three are in input pixels; the offset of an even-sized field ends in .5.
     """
 
     size: Ints = 1
@@ -288,7 +287,7 @@ class ReceptiveField(NamedTuple):
     def through(
         self, kernel: Ints, stride: Ints = 1, padding: Ints = 0, dilation: Ints = 1
     ) -> "ReceptiveField":
-        """Return the field after one more layer, a convolution or a pooling."""
+        """Return the field after one more convolution or pooling."""
         field = _through(*self, kernel, stride, padding, dilation)
         if isinstance(field, ReceptiveField):
             return field
@@ -311,8 +310,8 @@ def receptive_field(layers: Iterable[Sequence]) -> ReceptiveField:
     """Return the ReceptiveField of a chain of convolutions and poolings.
 
     Args:
-        layers: One (kernel, stride, padding, dilation) for each layer, input first. The last
-            entries may be left out, for torch's 1, 0, 1: (3,) is a plain 3x3 and ((1, 7),) a 1x7.
+        layers: One (kernel, stride, padding, dilation) per layer, input first. Trailing entries
+            default to torch's 1, 0, 1: (3,) is a plain 3x3 and ((1, 7),) a 1x7.
     """
     field = ReceptiveField()
     for index, layer in enumerate(layers):
@@ -331,10 +330,10 @@ def receptive_field(layers: Iterable[Sequence]) -> ReceptiveField:
 class HDC(NamedTuple):
     """What a stack of dilated convolutions sees, by the paper's rule and by counting.
 
-    m is (M_1, ..., M_n) and `accepted` the paper's verdict on it: r_1 = 1 and M_2 <= kernel (a
-    single layer has no M_2, so r_1 = 1 decides). receptive_field is in pixels along one axis, and
-    holes are the positions 0 ... receptive_field - 1 along it that no path reaches. coverage is
-    the fraction of the square field, in 2-D, that some path reaches.
+    m is (M_1, ..., M_n) and `accepted` is the paper's verdict: r_1 = 1 and M_2 <= kernel (a single
+    layer has no M_2, so r_1 = 1 decides). receptive_field is in pixels along one axis, and holes
+    are the positions 0 ... receptive_field - 1 along it that no path reaches. coverage is the
+    fraction of the square 2-D field that some path reaches.
     """
 
     rates: tuple[int, ...]
@@ -355,7 +354,7 @@ def _stack(rates, kernel):
 
 
 def contributions(rates: Sequence[int], kernel: int = 3) -> tuple[int, ...]:
-    """Count, for each position of the field along one axis, its paths to the output.
+    """Count the paths from each position of the field to the output, along one axis.
 
     A square kernel's 2-D map is the outer product of this row with itself.
 
@@ -375,7 +374,7 @@ def contributions(rates: Sequence[int], kernel: int = 3) -> tuple[int, ...]:
 
 
 def _largest_gaps(rates):
-    """Return (M_1, ..., M_n), where M_i is the paper's bound on the gaps layers i to n leave."""
+    """Return (M_1, ..., M_n), where M_i bounds the gaps that layers i to n leave."""
     gaps = [rates[-1]]
     for rate in reversed(rates[:-1]):
         gap = gaps[0]
@@ -384,7 +383,7 @@ def _largest_gaps(rates):
 
 
 def hdc(rates: Sequence[int], kernel: int = 3) -> HDC:
-    """Return the HDC of a stack: the paper's rule beside the brute-force count that decides.
+    """Return the HDC of a stack: the paper's rule, and the brute-force count that decides.
 
     Args:
         rates: The dilation of each layer, input first.
@@ -414,8 +413,8 @@ def hdc_search(depth: int, max_rate: int, kernel: int = 3) -> list[HDC]:
     Both are checked, since 2 taps are too few for the rule: it accepts (1, 1, 4), which has holes.
 
     Args:
-        depth: Layers.
-        max_rate: The largest dilation to try; there are max_rate ** (depth - 1) stacks to judge.
+        depth: Number of layers.
+        max_rate: The largest dilation to try; there are max_rate ** (depth - 1) stacks to check.
         kernel: Taps along an axis, the same in every layer.
     """
     depth, max_rate = _whole(1, depth=depth, max_rate=max_rate)

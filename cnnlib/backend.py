@@ -16,22 +16,22 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-WORTHWHILE_GAIN = 1.5  # bfloat16 must be this much faster: its rounding has a price
-EVALUATION_FACTOR = 4  # how much larger batches may be where no activations are kept
+WORTHWHILE_GAIN = 1.5  # the speedup that justifies bfloat16's rounding
+EVALUATION_FACTOR = 4  # evaluation keeps no activations, so batches can be larger
 GPU_STEPS_BETWEEN_READS = 50
 
 
 @dataclass(frozen=True)
 class Backend:
-    """How a step runs on one device, as one of one or several processes.
+    """How training steps run: device, precision, memory format and processes.
 
     Args:
         device: Where the network and its batches live.
-        dtype: Type of the products inside convolutions and linear layers. Weights stay float32.
+        dtype: Type of the products in convolutions and linear layers. Weights stay float32.
         memory_format: Order of an image batch in memory: channels last suits most kernels.
         graph: Whether a training step may be captured as a CUDA graph.
         rank: Number of this process, from 0.
-        world_size: How many processes train the network together.
+        world_size: Number of processes that train the network together.
     """
 
     device: torch.device
@@ -66,7 +66,7 @@ class Backend:
         return torch.autocast(self.device.type, self.dtype)
 
     def maybe_capture(self, step: Callable, net: nn.Module, optimizer: Optimizer) -> Callable:
-        """Return a training step that does the same as `step`, as a CUDA graph if it can be."""
+        """Return the training step, as a CUDA graph if it can be captured as one."""
         if self.graph:
             from cnnlib._cuda_graph import GraphedStep, is_capturable
 
@@ -76,10 +76,10 @@ class Backend:
 
     @contextmanager
     def retain_heap(self) -> Iterator[None]:
-        """Keep the memory that a step frees for the next one, where the device is a CPU.
+        """Keep the memory that one step frees for the next step, on a CPU.
 
-        glibc returns a large block to the system as soon as it is free. The next step asks for it
-        again, and the system zeroes it, page by page. On a GPU, PyTorch keeps freed memory itself.
+        glibc returns a large block to the system as soon as it is freed. The next step asks for it
+        again, and the system zeroes it page by page. On a GPU, PyTorch keeps freed memory itself.
         """
         glibc = _glibc() if self.device.type == "cpu" else None
         if glibc:
@@ -95,13 +95,13 @@ class Backend:
                 glibc.mallopt(_TRIM_THRESHOLD, 2**26)
                 glibc.malloc_trim(0)
 
-    # Several processes: each has the whole network and computes its part of every batch.
+    # Several processes: each holds the whole network and computes its shard of every batch.
 
     def shard(self, batches: Any) -> Any:
-        """Return this process's equal part of each training batch.
+        """Return this process's shard of each training batch.
 
         Raises:
-            ValueError: The parts would not be equal, so their mean would not be the batch's.
+            ValueError: The shards would be unequal, so their mean would not be that of the batch.
         """
         if self.world_size == 1:
             return batches
@@ -115,18 +115,18 @@ class Backend:
         return batches.shard(self.rank, self.world_size)
 
     def shard_for_evaluation(self, batches: Any) -> Any:
-        """Return this process's part of the batches to evaluate on, which are larger on a GPU."""
+        """Return this process's shard of the evaluation batches, which are larger on a GPU."""
         factor = EVALUATION_FACTOR if self.device.type == "cuda" else 1
         if factor == self.world_size == 1:
             return batches
         return batches.rebatch(factor * batches.batch_size).shard(self.rank, self.world_size)
 
     def parallel(self, net: nn.Module) -> nn.Module:
-        """Return the network to train: with several processes, one that averages gradients."""
+        """Return the network, wrapped to average gradients if there are several processes."""
         return DistributedDataParallel(net) if self.world_size > 1 else net
 
     def broadcast_buffers(self, net: nn.Module) -> None:
-        """Give the network the buffers of the first process. All processes must call this."""
+        """Copy the buffers of rank 0 into the network. All processes must call this."""
         if self.world_size > 1:
             for buffer in net.buffers():
                 dist.broadcast(buffer, src=0)
@@ -141,14 +141,14 @@ class Backend:
 def choose_backend(
     device: torch.device | str, precision: str = "auto", graph: bool = False
 ) -> Backend:
-    """Choose precision and memory format for a device, and find the other processes.
+    """Choose the precision and memory format for a device, and find rank and world size.
 
     Args:
         device: A torch device or its name.
-        precision: "bf16", with channels last; "fp32", which leaves all as it is; or "auto": what
-            the environment variable CNNLIB_PRECISION says, else bf16 where it is much faster on
-            this machine, else fp32; this fp32 has channels last where that is faster.
-        graph: Whether a step may be captured as a CUDA graph: on a CUDA device, in one process.
+        precision: "bf16", with channels last; "fp32", in the contiguous format; or "auto": the
+            environment variable CNNLIB_PRECISION, else bf16 if it is much faster on this machine,
+            else fp32. With "auto", fp32 uses channels last where that is faster.
+        graph: Whether a step may be captured as a CUDA graph, given a CUDA device and one process.
 
     Raises:
         ValueError: The precision, or CNNLIB_PRECISION, is not one of the three.
@@ -166,7 +166,7 @@ def choose_backend(
         rank, world_size = dist.get_rank(), dist.get_world_size()
     if precision == "auto":
         faster = bf16_is_faster(device.type)
-        if world_size > 1:  # they must all do the same
+        if world_size > 1:  # all of them must agree
             agreed = torch.tensor(int(faster), device=device)
             dist.all_reduce(agreed, dist.ReduceOp.MIN)
             faster = bool(agreed)
@@ -186,9 +186,9 @@ def choose_backend(
 def bf16_is_faster(device_type: str) -> bool:
     """Return whether bfloat16 products are much faster than float32 ones on this machine.
 
-    A CUDA device is asked for its hardware support. CPU feature flags are not enough: some CPUs
-    list bfloat16 instructions that run at half the float32 rate, others gain threefold. So a CPU is
-    timed on a small matrix product, once per process, in about 20 ms.
+    On a CUDA device, hardware support decides. CPU feature flags are not enough: some CPUs list
+    bfloat16 instructions that run at half the float32 rate, while others gain threefold. So a CPU
+    is timed on a small matrix product, once per process, in about 20 ms.
     """
     if device_type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
@@ -205,9 +205,9 @@ def bf16_is_faster(device_type: str) -> bool:
 
 
 def channels_last_is_faster(device_type: str) -> bool:
-    """Return whether float32 convolutions are faster if the channels of a pixel lie side by side.
+    """Return whether float32 convolutions are faster in the channels-last format.
 
-    With oneDNN, on a CPU, training steps took 0.72 to 0.97 times as long (those of a U-Net 1.03).
+    With oneDNN on a CPU, training steps took 0.72 to 0.97 times as long (1.03 for a U-Net).
     """
     return device_type == "cpu" and torch.backends.mkldnn.is_available()
 
@@ -218,7 +218,7 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
 
 @cache
 def _glibc() -> Any:
-    """Return the C library, if it is glibc, else None."""
+    """Return the C library if it is glibc, else None."""
     if not sys.platform.startswith("linux"):
         return None
     library = ctypes.CDLL(None)
@@ -227,10 +227,10 @@ def _glibc() -> Any:
 
 @contextmanager
 def distributed() -> Iterator[int]:
-    """Join the processes that torchrun started, if it did, and leave them at the end.
+    """Join the process group if torchrun started this process, and leave it at the end.
 
     Yields:
-        The number of this process, from 0.
+        The rank of this process, from 0.
 
     Raises:
         ValueError: There are more processes than GPUs.
@@ -254,7 +254,7 @@ def distributed() -> Iterator[int]:
 
 
 def peer_failed(error: Exception) -> bool:
-    """Return whether an error means that another process has ended, as gloo or NCCL report it."""
+    """Return whether an error from gloo or NCCL means that another process has ended."""
     if not (dist.is_available() and dist.is_initialized()):
         return False
     text = str(error).lower()

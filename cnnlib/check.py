@@ -1,4 +1,4 @@
-"""Self-checks for the notebooks: they print a line or two and forgive every learner's mistake."""
+"""Self-checks for the notebooks: they print a line or two and never fail on a wrong answer."""
 
 import textwrap
 import traceback
@@ -9,11 +9,11 @@ _LONGEST_ERROR = 200
 
 
 def prediction(guess: Any, actual: Any, hint: str = "", tolerance: float = 0) -> None:
-    """Print a guess beside what came out. Without a guess, the answer stays hidden.
+    """Print a guess beside the actual value, which stays hidden until there is a guess.
 
     Args:
-        guess: The learner's, or None until there is one.
-        actual: What came out.
+        guess: The learner's guess, or None until there is one.
+        actual: The actual value.
         hint: What to think about after a wrong guess.
         tolerance: How far a number may be off, in its own units.
     """
@@ -46,12 +46,12 @@ def cases(function: Any, expected: list[tuple[tuple, Any]], hint: str = "") -> N
     """Print whether a learner's function gives the right results, or the first one it gets wrong.
 
     Args:
-        function: The learner's, or None until there is one.
+        function: The learner's function, or None until there is one.
         expected: A list of (args, result), where args is a tuple.
         hint: What to think about when a case goes wrong.
 
     Raises:
-        ValueError: The list expected holds no case.
+        ValueError: `expected` holds no case.
     """
     if not expected:
         raise ValueError("expected=[] must hold a case: try [((2, 3), 5)], as for a sum")
@@ -97,7 +97,7 @@ def _same(mine, right, tolerance=0):
         )
     try:
         return type(mine) is type(right) and bool(mine == right)
-    except Exception:  # as where a dict holds a tensor of several values
+    except Exception:  # for example, a dict that holds a tensor of several values
         return False
 
 
@@ -106,10 +106,10 @@ def _is_number(value):
 
 
 def _plain(value):
-    """Turn a tensor, an array or a numpy number into Python's own lists and numbers."""
+    """Convert a tensor, an array or a NumPy number to Python lists and numbers."""
     try:
         return value.tolist()
-    except Exception:  # most values have no such method, and a meta tensor has nothing to list
+    except Exception:  # most values have no such method, and a meta tensor has no data
         return value
 
 
@@ -130,7 +130,7 @@ def _write(value):
         return repr(round(value, 6))
     if value is None or isinstance(value, (bool, int, str)):
         return repr(value)
-    # A repr may hold an address.
+    # A repr may contain an address.
     return getattr(value, "__name__", f"<{type(value).__name__}>")
 
 

@@ -1,8 +1,8 @@
-"""The checks before the first step of a training, so that it fails early and in plain words.
+"""Checks before the first training step, so that mistakes fail early and in plain words.
 
-A copy of the network runs forward once, on images that have a shape but no memory: that takes
-milliseconds, and changes neither the network nor the random numbers. Each check raises a ValueError
-that names what is wrong and what to try.
+A copy of the network runs one forward pass on the meta device, where images have a shape but no
+data. That takes milliseconds and changes neither the network nor the random state. Each check
+raises a ValueError that says what is wrong and what to try.
 """
 
 import math
@@ -24,21 +24,21 @@ from torch.utils._pytree import tree_map
 from cnnlib.backend import Backend
 from cnnlib.trace import copy_network, needs_memory, trace
 
-_ONE_VALUE = "Expected more than 1 value per channel"  # what batch normalisation says of one image
+_ONE_VALUE = "Expected more than 1 value per channel"  # torch's refusal to normalise a batch of one
 
 
 def check_network(net: Any) -> None:
-    """Refuse anything but a network, such as the class of one."""
+    """Refuse anything that is not a network, such as its class."""
     if isinstance(net, type):
         raise ValueError(
-            f"net={net.__name__} must be a network, not the class of one: try {net.__name__}()"
+            f"net={net.__name__} must be a network, not its class: try {net.__name__}()"
         )
     if not isinstance(net, nn.Module):
         raise ValueError(f"net={net!r} must be an nn.Module: build the network, then pass it")
 
 
 def check_batches(batches: Any) -> None:
-    """Refuse anything but Batches, such as the whole Data."""
+    """Refuse anything that is not Batches, such as a whole Data."""
     if not all(hasattr(batches, name) for name in ("labels", "shape", "device")):
         has_test = ", such as data.test" if hasattr(batches, "test") else ""
         raise ValueError(
@@ -70,7 +70,7 @@ def check_recipe(data: Any, epochs: Any, lr: Any, seed: Any, checkpoint: Any) ->
 
 
 def check_functions(optimizer: Any = None, schedule: Any = None, loss: Any = None) -> None:
-    """Refuse anything but functions, such as a finished optimiser: `fit` builds its own."""
+    """Refuse anything that is not a function, such as an optimiser: `fit` builds its own."""
     for name, value, refused, arguments, example in (
         ("optimizer", optimizer, Optimizer, "(parameters, lr)", "torch.optim.Adam"),
         ("schedule", schedule, LRScheduler, "(optimizer, steps)", "cnnlib.train.one_cycle"),
@@ -86,7 +86,7 @@ def check_training(net: nn.Module, data: Any, backend: Backend, loss: Any) -> Ba
     """Refuse a network that cannot train on the data, and initialise a lazy one.
 
     Returns:
-        The Backend, with the memory format that the network takes.
+        The Backend, with the memory format that suits the network.
     """
     name, weights = type(net).__name__, list(net.parameters())
     if not any(weight.requires_grad for weight in weights):
@@ -96,7 +96,7 @@ def check_training(net: nn.Module, data: Any, backend: Backend, loss: Any) -> Ba
         )
     if other := {weight.dtype for weight in weights} - {torch.float32}:
         raise ValueError(
-            f"net={name} must have weights of float32, and some are of {other.pop()}: "
+            f"net={name} must have float32 weights, but some are {other.pop()}: "
             "try net.float(), and precision='bf16' for speed"
         )
     count, batch_size = len(data.train.labels), data.train.batch_size
@@ -124,12 +124,12 @@ def check_training(net: nn.Module, data: Any, backend: Backend, loss: Any) -> Ba
 
 
 def check_evaluation(net: nn.Module, batches: Any, backend: Backend) -> Backend:
-    """Refuse a network that does not fit the batches, and initialise a lazy one, likewise."""
+    """Refuse a network that does not fit the batches, and initialise a lazy one."""
     return _rehearse(net, batches, backend, images=2)[0]
 
 
 def _rehearse(net, batches, backend, images):
-    """Return the Backend for a network and what the network returns, if that fits the labels."""
+    """Return the Backend and the outputs of a network, once these fit the labels."""
     _initialise_lazy(net, batches.shape)
     backend, outputs = choose_memory_format(net, batches.shape, backend, images)
     if outputs is not None:
@@ -138,7 +138,7 @@ def _rehearse(net, batches, backend, images):
 
 
 def _initialise_lazy(net, shape):
-    """Give the lazy layers of a network their weights, by one forward pass."""
+    """Initialise the lazy layers of a network with one forward pass."""
     tensors = list(chain(net.parameters(), net.buffers()))
     if not any(map(is_lazy, tensors)):
         return
@@ -146,7 +146,7 @@ def _initialise_lazy(net, shape):
         try:
             net.eval()(torch.zeros(1, *shape, device=tensors[0].device))
         except Exception:
-            trace(net, tuple(shape))  # the same failure, told layer by layer
+            trace(net, tuple(shape))  # fails in the same way, and names the layer
             raise
 
 
@@ -155,20 +155,20 @@ def _check_scores(name, outputs, labels):
     scores = outputs[0] if isinstance(outputs, tuple) and outputs else outputs
     if not isinstance(scores, Tensor):
         raise ValueError(
-            f"net={name} returns a {type(outputs).__name__}, and must return scores, or a tuple "
+            f"net={name} returns a {type(outputs).__name__}, but must return scores, or a tuple "
             "with the scores first: change its forward, or wrap it in a network that does"
         )
     if scores.ndim != labels.ndim + 1 or scores.shape[2:] != labels.shape[1:]:
         wanted = "x".join(["N", "classes", *map(str, labels.shape[1:])])
         given = "x".join(["N", *map(str, scores.shape[1:])])
         raise ValueError(
-            f"net={name} gives scores of the shape {given}, and these labels want {wanted}: change "
+            f"net={name} gives scores of shape {given}, but these labels need {wanted}: change "
             "its last layers"
         )
     largest = int(labels.max())
     if scores.shape[1] <= largest:
         raise ValueError(
-            f"net={name} gives {scores.shape[1]} scores, and the labels go up to {largest}: build "
+            f"net={name} gives {scores.shape[1]} scores, but the labels go up to {largest}: build "
             f"it with {largest + 1} classes"
         )
 
@@ -176,17 +176,17 @@ def _check_scores(name, outputs, labels):
 def choose_memory_format(
     net: nn.Module, shape: tuple[int, ...], backend: Backend, images: int = 2
 ) -> tuple[Backend, Any]:
-    """Run a forward pass of training without memory, and find the memory format for the network.
+    """Run a training forward pass on the meta device, and find the network's memory format.
 
-    `x.view(x.size(0), -1)` refuses maps in the channels-last format. A network that does so gets
-    its images in the contiguous format; so does one that cannot run without memory, such as one
-    that looks at the values of its images.
+    `x.view(x.size(0), -1)` fails on channels-last maps, so a network that calls it gets contiguous
+    images. So does a network that cannot run on the meta device, such as one that looks at the
+    values of its images.
 
     Returns:
-        The Backend, and the outputs for some images, without memory; None where it could not run.
+        The Backend, and the outputs on the meta device, or None if the network cannot run there.
 
     Raises:
-        ValueError: The network does not take such images; the message names the layer.
+        ValueError: The network does not accept such images; the message names the layer.
     """
     contiguous = replace(backend, memory_format=torch.contiguous_format)
     try:
@@ -212,8 +212,8 @@ def choose_memory_format(
 class _KeepMemoryFormat(TorchDispatchMode):
     """Put the results of all operations into one memory format.
 
-    On a device, operations keep the format of their images; without memory some lose it. Copies are
-    left alone, since the network itself asks for their format.
+    On a real device, operations keep the format of their inputs; on the meta device some lose it.
+    Copies are left alone, since the network itself chooses their format.
     """
 
     def __init__(self, memory_format):

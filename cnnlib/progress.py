@@ -1,7 +1,7 @@
-"""The display of a training run: a bar, one row per epoch, the curve of the loss.
+"""The display of a training run: progress bar, one row per epoch, loss curve.
 
-matplotlib, IPython and tqdm are imported where they are used: a training in a terminal, or one
-that is measured, starts without them.
+matplotlib, IPython and tqdm are imported where they are used, so a run in a terminal, or one that
+is measured, starts without them.
 """
 
 import math
@@ -12,7 +12,7 @@ from base64 import b64encode
 from html import escape
 from typing import Any
 
-SECONDS_BETWEEN_UPDATES = 2  # in a notebook: drawing the curve takes a tenth of a second
+SECONDS_BETWEEN_UPDATES = 2  # in a notebook, where drawing the curve takes 0.1 s
 
 _COLUMNS = {
     "epoch": "{.epoch}",
@@ -39,12 +39,12 @@ def _cells(row):
 def show_progress(history: Any, plot: bool, silent: bool = False) -> "ProgressDisplay":
     """Return the display of a training run.
 
-    With the environment variable CNNLIB_LIVE=0 nothing moves: only rows and final state are shown.
+    With the environment variable CNNLIB_LIVE=0, only rows and the final state are shown.
 
     Args:
-        history: The History that the run fills, still empty.
-        plot: In a notebook, show one table with the curve of the loss. False: a line per epoch.
-        silent: Show nothing: another process of this run does.
+        history: The History that the run will fill, still empty.
+        plot: Whether a notebook shows a table and the loss curve. False: one line per epoch.
+        silent: Whether to show nothing, because another process of this run does.
     """
     if silent:
         return ProgressDisplay(history)
@@ -54,23 +54,23 @@ def show_progress(history: Any, plot: bool, silent: bool = False) -> "ProgressDi
 
 
 class ProgressDisplay:
-    """A display that is told how a run goes on, and shows nothing. The others show it."""
+    """The base of the displays: it is told how a run proceeds, and shows nothing."""
 
     def __init__(self, history: Any):
         self.history = history
 
     def after_batch(self) -> None:
-        """Take note of one more batch."""
+        """Record that a batch is done."""
 
     def after_epoch(self) -> None:
-        """Take note of the row that the history has gained."""
+        """Record that the history has gained a row."""
 
     def close(self) -> None:
-        """Take note that the run has ended, in whatever way."""
+        """Record that the run has ended, for whatever reason."""
 
 
 class _Lines(ProgressDisplay):
-    """A line per epoch without a header: several short runs in one cell stay readable."""
+    """One line per epoch and no header, so that several short runs in one cell stay readable."""
 
     def __init__(self, history):
         super().__init__(history)
@@ -110,7 +110,7 @@ class _Terminal(_Lines):
 
 
 class _Notebook(ProgressDisplay):
-    """One output of the cell, changed in place: table, picture, and a bar until the run ends."""
+    """One cell output, updated in place: table, picture, and a bar until the run ends."""
 
     def __init__(self, history):
         super().__init__(history)
@@ -136,12 +136,13 @@ class _Notebook(ProgressDisplay):
         from cnnlib import plots
 
         history, conclusion = self.history, _conclusion(self.history)
-        heading = [escape(line) for line in (history.banner, history.title) if line]
-        parts = ["<br>".join(heading), _table_html(history.rows)]
+        heading = escape(f"{history.banner}\n{history.title}".strip()).replace("\n", "<br>")
+        parts = [heading, _table_html(history.rows)]
         bundle = {"text/plain": f"{history}\n{conclusion}".rstrip()}
         if running:
-            limits = f'value="{self.batches}" max="{_batches(history)}"'
-            parts.append(f"<progress {limits}></progress>")
+            done, planned = self.batches, _batches(history)
+            bar = f'<progress value="{done}" max="{planned}"></progress>'
+            parts.append(f"<label>{bar} batch {done:,} of {planned:,}</label>")
         if history.losses:
             batches = history.recipe["batches"]
             figure = plots.loss_curve(history.losses, batches) if running else history.plot()
@@ -165,7 +166,7 @@ def _table_html(rows):
 
 
 def _conclusion(history):
-    """Return how far a run came."""
+    """Return how far a run got."""
     done, planned = len(history.rows), history.recipe["epochs"]
     sentences = []
     if history.interrupted:
@@ -181,6 +182,6 @@ def _batches(history):
 
 
 def in_notebook() -> bool:
-    """Return whether a Jupyter kernel runs this code, so that pictures have somewhere to go."""
+    """Return whether a Jupyter kernel runs this code, so that it can show pictures."""
     shell = sys.modules.get("IPython")  # a kernel has imported it
     return shell is not None and hasattr(shell.get_ipython(), "kernel")

@@ -1,8 +1,8 @@
 """The per-layer shape trace of any network: shapes, parameters, multiplications, receptive fields.
 
-`trace` runs a copy of the network once, on tensors that have a shape but no memory, and writes down
+`trace` runs a copy of the network once, on tensors that have a shape but no memory, and records
 each layer as it is called. Torch's own FlopCounterMode counts the multiplications, with formulas
-added for operations that it does not know. What nobody has a formula for is shown as "?".
+added for operations that it does not know. An operation that has no formula is shown as "?".
 """
 
 import copy
@@ -33,17 +33,17 @@ from cnnlib._receptive_field import ReceptiveFields
 
 @dataclass(frozen=True)
 class Row:
-    """One call of a layer; or a layer that owns parameters and was never called.
+    """One call of a layer, or a layer that owns parameters and was never called.
 
     Args:
-        name: The path inside the network, "" for the network itself.
+        name: The path inside the network; "" for the network itself.
         kind: The class of the layer.
-        output_shape: Without the batch; None if the layer was never called.
-        params: Learnable numbers, counted in the call that is the first to use them.
-        macs: Multiply-accumulates of convolutions and matrix products for one image; None if an
-            operation does such work and has no formula.
+        output_shape: The shape without the batch; None if the layer was never called.
+        params: Learnable numbers, counted in the first call that uses them.
+        macs: Multiply-accumulates of convolutions and matrix products for one image; None if such
+            an operation has no formula.
         receptive_field: Pixels that one output can see, padding included: the side of a square,
-            else (height, width); None if it cannot be told.
+            or (height, width); None if it is unknown.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Row:
     receptive_field: int | tuple[int, int] | None
 
     def cells(self) -> list[str]:
-        """Return what a table shows of the row."""
+        """Return the cells of this row in a table."""
         side = self.receptive_field
         return [
             self.name or "(network)",
@@ -73,9 +73,9 @@ class Trace:
     Args:
         kind: The class of the network.
         input_shape: (channels, height, width) of the image.
-        rows: One for each call that is shown.
+        rows: One Row per call that is shown.
         total_macs: The multiply-accumulates for one image, as far as they are known.
-        notes: Sentences below the table, about what it cannot tell.
+        notes: Sentences below the table, about what is unknown.
     """
 
     kind: str
@@ -99,7 +99,7 @@ class Trace:
         return "\n".join([self._title(), "", head, rule, *body, rule, total, *notes])
 
     def _repr_html_(self):
-        """Return a table that folds, with bars for the shares; a long one is folded at first."""
+        """Return a foldable table with bars for the shares; a long one starts folded."""
         head, *body, total = self._table()
         params = _html_bars([row.params for row in self.rows], _PARAMS_COLOUR)
         macs = _html_bars([row.macs or 0 for row in self.rows], _MACS_COLOUR)
@@ -108,7 +108,7 @@ class Trace:
         totals = f"{self.total_params:,} parameters, {self.total_macs:,} MACs"
         return f"""<details{"" if len(self.rows) > _LONG else " open"}>
 <summary>{escape(self._title())}: {totals}</summary>
-<div style="{_BOX}"><table>
+<div style="{_BOX}"><table style="white-space:nowrap">
 <thead style="{_STICKY}">{_html_line(head, tag="th")}</thead>
 <tbody>
 {rows}
@@ -126,9 +126,9 @@ class Trace:
 
 
 _HEADINGS = ["Layer", "Kind", "Output", "Params", "MACs", "Field"]
-_SIDES = "<<>>>>"  # on which side of its column a cell stands
-_PARAMS_COLOUR, _MACS_COLOUR = "#4c8bc4", "#e08a2e"  # legible on light and dark, and to all eyes
-_LONG = 25  # rows, which the box below holds without scrolling
+_SIDES = "<<>>>>"  # the alignment of each column
+_PARAMS_COLOUR, _MACS_COLOUR = "#4c8bc4", "#e08a2e"  # legible on light and dark, to all eyes
+_LONG = 25  # rows; the box below holds so many without scrolling
 _BOX = "max-height:60em;overflow:auto"
 _STICKY = "position:sticky;top:0;background:var(--jp-layout-color0,Canvas)"  # no row shows through
 
@@ -146,7 +146,7 @@ def _html_line(cells, params_bar="", macs_bar="", tag="td"):
 
 
 def _html_bars(parts, colour):
-    """Draw shares of the sum, the largest 60 pixels long, each with its percentage beside it."""
+    """Draw each part as a bar with its percentage of the sum; the longest bar has 60 pixels."""
     style = f"display:inline-block;height:9px;background-color:{colour};width"
     shares = [part / max(sum(parts), 1) for part in parts]
     return [
@@ -158,14 +158,14 @@ def _html_bars(parts, colour):
 
 
 def count_parameters(net: nn.Module) -> int:
-    """Return how many learnable numbers a network has, each counted once.
+    """Count the learnable numbers of a network, each of them once.
 
     Raises:
         ValueError: A lazy layer has not run yet, so its parameters have no size.
     """
     if any(is_lazy(param) for param in net.parameters()):
         raise ValueError(
-            "net must know the sizes of its parameters, and a lazy layer has not run yet: try "
+            "net must know the sizes of its parameters, but a lazy layer has not run yet: try "
             "net(images) first"
         )
     return sum(param.numel() for param in net.parameters())
@@ -177,20 +177,20 @@ def count_parameters(net: nn.Module) -> int:
 def trace(net: nn.Module, input_shape: Sequence[int], depth: int | None = None) -> Trace:
     """Run a copy of the network on one image, in eval mode, and return its Trace.
 
-    The copy lives on the meta device, where tensors have a shape and no memory. A network that
-    asks for the numbers (`if x.sum() > 0`) is run once more, on its own device.
+    The copy lives on the meta device, where tensors have a shape but no memory. A network that
+    reads their values (`if x.sum() > 0`) is run once more, on its own device.
 
-    MACs are those of convolutions and matrix products; everything else is free. What the trace
-    cannot tell, it shows as "?" or "-", and a note below the table names the operation.
+    MACs are those of convolutions and matrix products; everything else is free. What is unknown
+    appears as "?" or "-", and a note below the table names the operation.
 
     Args:
         net: Any nn.Module that takes a batch of images.
         input_shape: (channels, height, width) of one image.
-        depth: How many calls deep the rows go. 1 shows the layers that the network itself calls,
+        depth: How many levels of calls to show. 1 shows the layers that the network itself calls,
             each with everything inside it; None shows the innermost. The totals are the same.
 
     Raises:
-        ValueError: An argument is refused, or the network fails; then the message names the
+        ValueError: An argument is invalid or the network fails. In that case the message names the
             layer, what it got and wanted, and what ran before it.
     """
     _check_arguments(net, input_shape, depth)
@@ -229,8 +229,8 @@ def _check_arguments(net, input_shape, depth):
         )
     if any(isinstance(module, torch.jit.ScriptModule) for module in net.modules()):
         raise ValueError(
-            f"net={type(net).__name__} must run in Python, and torch.jit has compiled some of it: "
-            "try the network as it was before torch.jit.script or torch.jit.trace"
+            f"net={type(net).__name__} must run in Python, but torch.jit has compiled part of it: "
+            "try the network from before torch.jit.script or torch.jit.trace"
         )
     if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3:
         text = repr(input_shape)
@@ -268,12 +268,12 @@ def _likely_shape(value):
 
 def needs_memory(error: Exception) -> bool:
     """Return whether an operation failed because its tensors are on the meta device."""
-    said = str(error)  # an f-string with a format asks for the number, too
+    said = str(error)  # formatting a tensor in an f-string also reads its value
     return isinstance(error, NotImplementedError) or "meta" in said or "__format__" in said
 
 
 def copy_network(net: nn.Module, device: torch.device | str | None) -> nn.Module:
-    """Copy a network, with its tensors on another device; None keeps them on their own."""
+    """Copy a network to a device; None leaves each tensor on its own."""
     copies: dict[int, Any] = {}
     for module in net.modules():
         for tensor in tree_leaves(vars(module)):
@@ -289,7 +289,7 @@ def copy_network(net: nn.Module, device: torch.device | str | None) -> nn.Module
 
 
 def _blank_image(net, input_shape, device):
-    """Make a batch of one image of the network's own dtype, on the network's own device."""
+    """Make a batch of one image with the dtype and the device of the network."""
     tensors = chain(net.parameters(), net.buffers())
     like = next((x for x in tensors if x.is_floating_point()), torch.empty(0, device=device))
     return torch.zeros(1, *input_shape, dtype=like.dtype, device=like.device)
@@ -297,10 +297,10 @@ def _blank_image(net, input_shape, device):
 
 @contextmanager
 def _isolated(net, device):
-    """Run without gradients, keep the random state, and make new tensors on the device."""
+    """Disable gradients, preserve the random state, and make new tensors on the device."""
     gpus = {param.device.index for param in net.parameters() if param.device.type == "cuda"}
     fast_attention = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # it is one operation, with no known flops
+    torch.backends.mha.set_fastpath_enabled(False)  # a single operation that has no formula
     on_device = torch.device(device) if device else nullcontext()
     try:
         with torch.no_grad(), torch.random.fork_rng(gpus), on_device:
@@ -311,7 +311,7 @@ def _isolated(net, device):
 
 @dataclass(eq=False)
 class _Call:
-    """One call of a module: what its own forward did, and the calls inside it."""
+    """One call of a module: what its own forward did, and the calls that it made."""
 
     name: str
     module: nn.Module
@@ -336,9 +336,9 @@ class _Call:
 
 
 def _rows(call, depth):
-    """Yield the rows of a call, each with the calls that it stands for.
+    """Yield the rows of a call, each with the calls that it covers.
 
-    What the forward of the call did outside layers has a row of its own, the last one.
+    What the forward of the call did outside layers has its own row, the last one.
     """
     whole = depth == 0 or not call.calls
     if not whole:
@@ -362,7 +362,7 @@ def _rows(call, depth):
 
 
 def _notes(root, entries):
-    """Yield what the table cannot tell, in sentences that name the operation and the layer."""
+    """Yield a sentence for each thing that is unknown, naming the operation and the layer."""
     for op in dict.fromkeys(op for call in root for op in call.uncounted):
         names = [row.name for row, calls in entries if any(op in call.uncounted for call in calls)]
         yield (
@@ -380,8 +380,8 @@ def _notes(root, entries):
         if foreign := [param for call in calls for param in call.foreign_params]:
             numbers = sum(param.numel() for param in foreign)
             yield (
-                f"{_names_text([row.name])} uses {numbers:,} weights that are no parameters of the "
-                "network, so Params leaves them out and no optimiser sees them: keep layers in "
+                f"{_names_text([row.name])} uses {numbers:,} weights that are not parameters of "
+                "the network, so Params leaves them out and no optimiser sees them: keep layers in "
                 "nn.ModuleList or nn.Sequential, not in a list."
             )
 
@@ -394,7 +394,7 @@ def _names_text(names):
 # What counts as multiply-accumulates
 
 _aten = torch.ops.aten
-_FORMULAS = {  # beside those that torch's counter knows
+_FORMULAS = {  # besides those of torch's counter
     _aten.mv: lambda matrix, vector, **_: 2 * math.prod(matrix),
     _aten.addmv: lambda bias, matrix, vector, **_: 2 * math.prod(matrix),
     _aten.dot: lambda one, two, **_: 2 * math.prod(one),
@@ -405,9 +405,9 @@ _FORMULAS = {  # beside those that torch's counter knows
     ),
 }
 
-# Words in the names of aten's operations that multiply matrices, convolve or solve equations. All
-# its other operations are free by the course's convention: elementwise ones, sums and other
-# reductions, pooling, norms, softmax, interpolation, and whatever only moves values.
+# Words in the names of those aten operations that multiply matrices, convolve or solve equations.
+# All others are free by the course's convention: elementwise operations, sums and other reductions,
+# pooling, norms, softmax, interpolation, and whatever only moves values.
 _WORDS_OF_PRODUCTS = {
     *("mm", "addmm", "baddbmm", "addbmm", "bmm", "matmul", "mv", "addmv", "dot", "vdot", "addr"),
     *("linear", "bilinear", "conv", "convolution", "attention", "transformer", "lstm", "gru"),
@@ -422,7 +422,7 @@ def _has_unknown_macs(op):
         return False
     namespace, name = op._schema.name.split("::")
     free = torch.Tag.pointwise in op.tags or name in _FREE_IN_SPITE_OF_THE_NAME
-    if free or namespace == "profiler":  # that is a mark in a profile; DataParallel sets one, too
+    if free or namespace == "profiler":  # a marker for profiles, which DataParallel also sets
         return False
     words = set(re.split(r"[_\d]+d?", name))
     products = not words.isdisjoint(_WORDS_OF_PRODUCTS) and "upsample" not in words
@@ -430,7 +430,7 @@ def _has_unknown_macs(op):
 
 
 class _OneModule(nullcontext):
-    """Stands for the counter's own record of module calls, which fails on some parameters."""
+    """Replaces the counter's own record of module calls, which fails on some parameters."""
 
     parents = ("Global",)
 
@@ -439,7 +439,7 @@ class _OneModule(nullcontext):
 
 
 class _Recorder(TorchDispatchMode):
-    """Books what a forward pass does on the innermost running call."""
+    """Attributes what a forward pass does to the innermost running call."""
 
     def __init__(self):
         super().__init__()
@@ -451,7 +451,7 @@ class _Recorder(TorchDispatchMode):
         self.flop_counter.mod_tracker = _OneModule()
         self.booked_flops = 0
 
-    @torch.inference_mode(False)  # in inference mode operations arrive in larger pieces
+    @torch.inference_mode(False)  # inference mode dispatches larger operations
     def run(self, net, input_shape, device):
         """Run a copy of the network on one image and return the call of the network."""
         net = copy_network(net, device).eval()
@@ -481,7 +481,7 @@ class _Recorder(TorchDispatchMode):
     def _leave(self, module, args, output):
         self._book_flops()
         call = self.running.pop()
-        while call.module is not module:  # a call inside it failed, and the network went on
+        while call.module is not module:  # a call inside it failed, but the network went on
             call = self.running.pop()
         outputs = [x for x in tree_leaves(output) if isinstance(x, Tensor)]
         shape = tuple(outputs[0].shape) if outputs else ()
@@ -495,7 +495,7 @@ class _Recorder(TorchDispatchMode):
         self.booked_flops = flops
 
     def __torch_dispatch__(self, op, types, args=(), kwargs=None):
-        """Run an operation; book the parameters that it is the first to use, and unknown work."""
+        """Run an operation; record the parameters that it uses first, and unknown work."""
         if op is _aten.convolution.default:
             _check_convolution(*args)
         inputs = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
@@ -505,16 +505,16 @@ class _Recorder(TorchDispatchMode):
             call.uncounted.append(str(op.overloadpacket))
         for x in inputs:
             if isinstance(x, nn.Parameter) and id(x) not in self.own_params:
-                self.own_params.add(id(x))  # it is booked once
+                self.own_params.add(id(x))  # record it once
                 call.foreign_params.append(x)
         return op(*args, **(kwargs or {}))
 
     def _claim(self, tensors):
-        """Return the parameters among these tensors that nothing has used before."""
+        """Return the parameters among these tensors that have not been used before."""
         return [self.unused_params.pop(id(x)) for x in tensors if id(x) in self.unused_params]
 
     def _add_unused_params(self, root):
-        """Book what nothing used on the call of its module, or on one that stands for no call."""
+        """Attribute unused parameters to the call of their module, or to a placeholder call."""
         calls = {call.name: call for call in root}
 
         def call_of(name):
@@ -545,10 +545,10 @@ class _Recorder(TorchDispatchMode):
 
 
 def _check_convolution(x, weight, bias, stride, padding, dilation, transposed, out_pad, groups):
-    """Refuse what some convolutions take on the meta device, or what torch words differently."""
+    """Refuse what the meta device accepts by mistake or torch words inconsistently."""
     wanted = weight.shape[0] if transposed else weight.shape[1] * groups
     if x.shape[1] != wanted:
-        raise RuntimeError(f"the weight takes {wanted} channels, the input has {x.shape[1]}")
+        raise RuntimeError(f"the weight takes {wanted} channels, but the input has {x.shape[1]}")
     if not transposed:
         rank = weight.ndim - 2
         pads, rates = list(padding) * rank, list(dilation) * rank
@@ -556,13 +556,13 @@ def _check_convolution(x, weight, bias, stride, padding, dilation, transposed, o
         room = [size + 2 * pad for size, pad in zip(x.shape[2:], pads, strict=False)]
         if any(k > size for k, size in zip(kernel, room, strict=True)):
             raise RuntimeError(
-                f"the kernel covers {_shape_text(kernel)} places, the padded input has only "
+                f"the kernel covers {_shape_text(kernel)} pixels, but the padded input has only "
                 f"{_shape_text(room)}"
             )
 
 
 def _hint(call, root, error):
-    """Say what a layer wants instead of its input, and how to mend it."""
+    """Say what a layer wants instead of its input, and how to fix it."""
     shape = call.input_shapes[0] if call.input_shapes else ()
     if call is root and not call.calls and isinstance(error, TypeError):
         names = _required_inputs(call.module)
@@ -574,7 +574,7 @@ def _hint(call, root, error):
     if isinstance(call.module, (nn.ModuleList, nn.ModuleDict)):
         return ", and has no forward: nn.Sequential calls its layers, or call them one by one"
     if any(name != "parametrizations" for name, _ in call.module.named_children()):
-        return ""  # in a module of modules, a number of such a name may mean anything
+        return ""  # in a container such an attribute may mean anything
     arguments = {"in_channels": 1, "num_features": 1, "num_channels": 1, "in_features": -1}
     for name, dim in arguments.items():
         wanted = getattr(call.module, name, None)
@@ -584,13 +584,11 @@ def _hint(call, root, error):
 
 
 def _remedy(name, wanted, shape, dim, image_shape):
-    """Say which number of channels or features a layer wants, and the likeliest way to it."""
+    """Say how many channels or features a layer wants, and the likeliest fix."""
     wants = f"{name}={wanted}"
     if len(shape) == 4 and shape == image_shape and shape[-1] == wanted and dim == 1:
         _, height, width, channels = shape
-        return (
-            f"{wants}: the channels stand last in input_shape, try ({channels}, {height}, {width})"
-        )
+        return f"{wants}: input_shape ends with the channels, try ({channels}, {height}, {width})"
     if len(shape) == 2 and dim == 1 and name == "in_channels":
         return f"a map, (1, {wanted}, height, width): a Flatten or a Linear comes too early"
     if len(shape) == 4 and name == "in_features":
@@ -604,7 +602,7 @@ def _remedy(name, wanted, shape, dim, image_shape):
 
 
 def _required_inputs(module):
-    """Return the names of the inputs that a forward cannot do without."""
+    """Return the names of the inputs that a forward requires."""
     parameters = inspect.signature(module.forward).parameters.values()
     optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     return [p.name for p in parameters if p.default is p.empty and p.kind not in optional]

@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 
 def budget() -> str:
-    """Return how much to train: the environment variable CNNLIB_BUDGET, if it is set.
+    """Return the training budget: "quick", "study" or "full".
 
-    "quick" is live on a CPU, and the default there; "study" is what a claim needs on a CPU, run
-    once and recorded; "full" is for a GPU, and the default there.
+    "quick" suits live runs and is the default on a CPU; "study" is what a claim needs on a CPU, run
+    once and recorded; "full" is the default on a GPU. CNNLIB_BUDGET overrides the default.
 
     Raises:
         ValueError: CNNLIB_BUDGET is none of the three.
@@ -45,18 +45,18 @@ def budget() -> str:
 # Optimisers and schedules. On a GPU a step is replayed as a CUDA graph, which runs no Python. So
 # the optimiser is fused: its kernel reads the learning rate from a tensor on the device. Adam also
 # counts its steps there (capturable). A schedule may change the learning rate only: every other
-# setting is part of the graph, so `one_cycle` leaves the momentum, for Adam beta1, as it is.
+# setting is part of the graph, so `one_cycle` does not change the momentum (beta1 for Adam).
 
 
 def sgd(
     parameters: Iterable[Tensor], lr: float, momentum: float = 0.9, **settings: Any
 ) -> Optimizer:
-    """Build the default optimiser: stochastic gradient descent, with torch's other settings."""
+    """Build the default optimiser, SGD with momentum; other settings go to torch unchanged."""
     parameters = list(parameters)
     fused = all(p.device.type in ("cpu", "cuda") for p in parameters)
     optimizer = SGD(parameters, lr, momentum, fused=fused, **settings)
     if momentum:
-        for p in parameters:  # the fused one wants all of them, and some gradients may come later
+        for p in parameters:  # fused SGD needs them all at once, and some gradients may come later
             optimizer.state[p]["momentum_buffer"] = torch.zeros_like(p)
     return optimizer
 
@@ -67,18 +67,18 @@ def nesterov(parameters: Iterable[Tensor], lr: float) -> Optimizer:
 
 
 def adamw(parameters: Iterable[Tensor], lr: float) -> Optimizer:
-    """Build Adam with decoupled weight decay, the optimiser that forgives most."""
+    """Build Adam with decoupled weight decay, the most forgiving optimiser."""
     parameters = list(parameters)
     return AdamW(parameters, lr, fused=True, capturable=all(p.is_cuda for p in parameters))
 
 
 def constant(optimizer: Optimizer, steps: int) -> LRScheduler:
-    """Build the default schedule: the learning rate stays what it is."""
+    """Build the default schedule: a constant learning rate."""
     return ConstantLR(optimizer, factor=1.0)
 
 
 def one_cycle(optimizer: Optimizer, steps: int) -> LRScheduler:
-    """Build a schedule that climbs to the learning rate and then falls to nearly nothing.
+    """Build a schedule that rises to the learning rate and then falls to almost zero.
 
     Source:
         Smith and Topin 2019.
@@ -108,31 +108,31 @@ def fit(
 
     The network moves to the device of the data and is trained in place; a lazy one is initialised.
     The Stop button (KeyboardInterrupt) ends training early: the network keeps what it has learned,
-    and the History the losses of the unfinished epoch.
+    and the History keeps the losses of the unfinished epoch.
 
-    In processes that torchrun started, each one trains on its part of every batch, and the first
-    one prints, draws and writes. The mean gradient and the loss are those of the whole batch; batch
-    normalisation sees the part only, and keeps the running statistics of the first process.
+    Under torchrun, each process trains on its shard of every batch, and only rank 0 prints, draws
+    and writes. The gradient and the loss are those of the whole batch. Batch normalisation sees the
+    shard alone, and the running statistics of rank 0 are kept.
 
     Args:
         net: A network that takes the images of `data` and returns a score for each class. In
-            training it may return a tuple, with these scores first, for a `loss` that takes it.
-        data: A `Data`, with its train and test batches.
+            training it may return a tuple that begins with these scores, if `loss` accepts one.
+        data: The training and test batches.
         epochs: Passes over the training images.
         lr: Learning rate; the schedule multiplies or replaces it.
         optimizer: A function (parameters, lr) -> optimizer. None: `sgd`.
         schedule: A function (optimizer, steps) -> learning rate scheduler, stepped after each
             batch. None: `constant`.
         loss: A function (outputs, labels) -> mean loss of the batch. None: the cross-entropy.
-        seed: Decides the order of the images and what dropout drops, not the initial weights.
-        precision: "bf16"; "fp32", whose numbers are those of a loop written out; or "auto": what
-            the environment variable CNNLIB_PRECISION says, else what is fastest on this machine.
-            The History says which one it was.
-        checkpoint: A path. After each epoch the weights are written there, whole or not at all.
-        graph: On a GPU, with a fused optimiser: capture the step as a CUDA graph and replay it.
-            Say False if `net` or `loss` has side effects in Python, such as appending to a list.
-        plot: In a notebook, show a table and the curve of the loss. False: print a line per epoch,
-            which suits several short runs in one cell.
+        seed: Sets the order of the images and the dropout masks, but not the initial weights.
+        precision: "bf16"; "fp32", which gives the same numbers as a hand-written loop; or "auto":
+            the environment variable CNNLIB_PRECISION, else the fastest on this machine. The
+            History records the choice.
+        checkpoint: A path to which the weights are written, atomically, after each epoch.
+        graph: Whether to capture the step as a CUDA graph, on a GPU with a fused optimiser. Pass
+            False if `net` or `loss` has side effects in Python, such as appending to a list.
+        plot: Whether a notebook shows a table and the loss curve. False: one printed line per
+            epoch, which suits several short runs in one cell.
 
     Returns:
         The History, one row per epoch.
@@ -140,8 +140,8 @@ def fit(
     Raises:
         ValueError: An argument is out of range or of the wrong kind, or the network does not fit
             the data.
-        DivergenceError: The loss became infinite or not a number. This error, and any other that
-            ends training, has the History of the epochs before as its `history`.
+        DivergenceError: The loss became infinite or NaN. Like any other error that ends training,
+            it carries the History so far as its attribute `history`.
     """
     preflight.check_network(net)
     preflight.check_recipe(data, epochs, lr, seed, checkpoint)
@@ -196,7 +196,7 @@ def fit(
 
 
 def _count_correct(outputs, labels):
-    """Return how many labels the scores predict; of a tuple of outputs, the first has them."""
+    """Count the labels predicted correctly; in a tuple of outputs, the scores come first."""
     scores = outputs[0] if isinstance(outputs, tuple) else outputs
     return (scores.argmax(1) == labels).sum()
 
@@ -210,7 +210,7 @@ def evaluate(
     """Measure a network on labelled images, without training it.
 
     The network moves to the device of the batches and is left in evaluation mode. All processes
-    must call this, each with the whole batches.
+    must call this, each with all of the batches.
 
     Args:
         net: A network that returns a score for each class.
@@ -222,7 +222,7 @@ def evaluate(
         The Metrics.
 
     Raises:
-        ValueError: The network does not take the images.
+        ValueError: The network does not fit the batches.
     """
     preflight.check_network(net)
     preflight.check_batches(batches)
@@ -233,9 +233,9 @@ def evaluate(
 
 
 def _measure(net, batches, loss, backend):
-    """Measure a network as `evaluate` does. All processes must call this: they share the work.
+    """Measure a network as `evaluate` does.
 
-    Each keeps the buffers of the first one.
+    All processes must call this: they share the work, with the buffers of rank 0.
     """
     backend.to_device(net).eval()  # outside inference mode, where moved weights could not train on
     with torch.inference_mode():
@@ -256,10 +256,10 @@ def gradient_norms(net: nn.Module, images: Tensor, labels: Tensor) -> list[float
     """Return the norm of the gradient of each convolution's weight, first layer first.
 
     1x1 convolutions, such as the projection of a shortcut, are left out. The network is left in
-    training mode, and keeps no gradient.
+    training mode, without gradients.
 
     Raises:
-        ValueError: There is no larger convolution.
+        ValueError: No convolution is larger than 1x1.
     """
     weights = [
         module.weight
@@ -276,11 +276,11 @@ def gradient_norms(net: nn.Module, images: Tensor, labels: Tensor) -> list[float
 
 @dataclass(frozen=True)
 class Metrics:
-    """What an evaluation found.
+    """The results of an evaluation.
 
     Args:
-        loss: Mean loss, in nats where it is the cross-entropy.
-        confusion: Counts (K, K): a row for each true class, a column for each predicted one.
+        loss: Mean loss, in nats for the cross-entropy.
+        confusion: Counts (K, K): one row per true class, one column per predicted class.
     """
 
     loss: float
@@ -288,14 +288,14 @@ class Metrics:
 
     @property
     def accuracy(self) -> float:
-        """The fraction of labels that were predicted."""
+        """The fraction of labels that were predicted correctly."""
         return (self.confusion.trace() / self.confusion.sum()).item()
 
     @property
     def mean_iou(self) -> float:
-        """The mean, over the classes that occur, of intersection over union.
+        """The mean intersection over union of the classes that occur.
 
-        Of the pixels that are a class or were taken for it, the fraction that are both.
+        For each class: the pixels both labelled and predicted as it, over those that are either.
         """
         both = self.confusion.diag()
         either = self.confusion.sum(0) + self.confusion.sum(1) - both
@@ -303,11 +303,11 @@ class Metrics:
 
 
 class DivergenceError(FloatingPointError):
-    """The loss became infinite or not a number. `history` holds the epochs before."""
+    """The loss became infinite or NaN; `history` holds the completed epochs."""
 
 
 class EpochMetrics:
-    """The sums of one training epoch. What is added stays on the device until it is read."""
+    """Running sums of one training epoch, which stay on the device until they are read."""
 
     def __init__(self, epoch: int, backend: Backend):
         self.epoch, self.backend = epoch, backend
@@ -324,12 +324,12 @@ class EpochMetrics:
         self.labels += labels.numel()
 
     def read(self) -> list[float]:
-        """Return the losses since the last read, means over the processes.
+        """Return the losses since the last read, averaged over the processes.
 
-        All processes must call this after the same batch: so all of them see a divergence.
+        All processes must call this after the same batch, so that all of them see a divergence.
 
         Raises:
-            DivergenceError: One of the losses is infinite or not a number.
+            DivergenceError: One of the losses is infinite or NaN.
         """
         unread, self.unread = self.unread, []
         if not unread:
@@ -341,7 +341,7 @@ class EpochMetrics:
             if not math.isfinite(loss):
                 raise DivergenceError(
                     f"the loss is {loss} in epoch {self.epoch}, batch {self.batches}, at lr={lr:g}:"
-                    f" try a smaller one, such as lr={lr / 10:g}"
+                    f" try a smaller one, such as lr={min(lr / 10, 0.1):g}"
                 )
             self.images += images
             self.loss_sum += loss * images
@@ -349,7 +349,7 @@ class EpochMetrics:
         return losses
 
     def finish(self, test: Metrics) -> Epoch:
-        """Return the row of this epoch, whose batches have been read, with its test."""
+        """Return the row of this epoch, once all batches are read and the test set is evaluated."""
         correct = self.backend.all_reduce_sum(self.correct).item()
         seconds = time.perf_counter() - self.start
         return Epoch(
@@ -371,12 +371,12 @@ class Epoch:
     Args:
         epoch: Its number, from 1.
         lr: Learning rate of the last batch.
-        train_loss: Mean over the epoch, while the network changed.
-        train_accuracy: Fraction of labels, likewise.
-        test_loss: Mean, after the epoch.
-        test_accuracy: Fraction of labels, likewise.
-        images_per_second: Training images over the whole epoch, its evaluation included.
-        seconds: Length of the whole epoch.
+        train_loss: Mean training loss over the epoch, while the network changed.
+        train_accuracy: Fraction of the training labels predicted correctly, likewise.
+        test_loss: Mean test loss after the epoch.
+        test_accuracy: Fraction of the test labels predicted correctly, likewise.
+        images_per_second: Training images per second of the whole epoch, including evaluation.
+        seconds: Duration of the whole epoch.
     """
 
     epoch: int
@@ -395,9 +395,9 @@ class History:
 
     Args:
         recipe: What was trained, on what, and how.
-        banner: A warning that belongs beside every number of this run, or nothing.
-        rows: One Epoch for each completed epoch.
-        losses: The training loss of every batch, those of an unfinished epoch included.
+        banner: A warning to show beside every number of this run, or "".
+        rows: One Epoch per completed epoch.
+        losses: The training loss of every batch, including those of an unfinished epoch.
         interrupted: Whether the run was stopped before its last epoch ended.
     """
 
@@ -412,10 +412,10 @@ class History:
         """The row of the last completed epoch.
 
         Raises:
-            ValueError: There is none.
+            ValueError: No epoch was completed.
         """
         if not self.rows:
-            raise ValueError("rows=[] must hold a completed epoch: train for longer")
+            raise ValueError("rows=[] must hold a completed epoch: try training for longer")
         return self.rows[-1]
 
     @property
@@ -431,8 +431,8 @@ class History:
         )
 
     def plot(self) -> Figure:
-        """Draw loss and accuracy over the epochs; before the second, the loss of each batch."""
-        from cnnlib import plots  # a training without pictures needs no matplotlib
+        """Draw loss and accuracy per epoch, or after a single epoch the loss of each batch."""
+        from cnnlib import plots  # training without pictures needs no matplotlib
 
         if len(self.rows) > 1:
             return plots.training_curves(self.rows)
@@ -444,7 +444,7 @@ class History:
 
 
 def _save(net, path):
-    """Write the weights of a network to a file, whole or not at all."""
+    """Write the weights of a network to a file, atomically."""
     path = Path(path)
     part = path.with_name(path.name + ".part")
     torch.save(net.state_dict(), part)
@@ -452,7 +452,7 @@ def _save(net, path):
 
 
 def _describe(net, data, backend, epochs, lr, seed, batches):
-    """Return what a run depends on, for its History."""
+    """Return everything that a run depends on, for its History."""
     return {
         "net": "Sequential network" if type(net) is nn.Sequential else type(net).__name__,
         "data": data.source,

@@ -1,9 +1,9 @@
-"""Weights from files, and published ones in networks that name their layers otherwise.
+"""Read weight files, and load published weights into networks with other layer names.
 
-Layers are paired by name where both sides have the same names. Otherwise they are paired by order,
+Layers are paired by name if both sides have the same names. Otherwise they are paired by order,
 since our networks register their layers in the order of the published code. A file may have lost
-that order: safetensors sorts by name. Then the numbers in the names must bring it back, layer by
-layer among those of one shape, or nothing is loaded.
+that order: safetensors sorts by name. Then the numbers in the names must restore it, among the
+layers of each shape, or nothing is loaded.
 """
 
 import math
@@ -19,85 +19,85 @@ import torch
 from torch import Tensor, nn
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
-# How the names in the auxiliary heads start.
+# Prefixes of the names in auxiliary heads.
 _OURS = ("auxiliary",)
 _THEIRS = {"torchvision": ("AuxLogits.", "aux1.", "aux2."), "timm": ("AuxLogits.",)}
 
-# What files from before PyTorch 0.4.1 do not hold.
+# Missing from files older than PyTorch 0.4.1.
 _COUNTER = "num_batches_tracked"
 
 # Where a checkpoint keeps its state dict.
 _CHECKPOINT_KEYS = ("state_dict", "model_state_dict", "model")
 
-# The numbers in "conv2", "branch3x3_2a" and "Mixed_5b", each with its letter.
+# The numbers in "conv2", "branch3x3_2a" and "Mixed_5b", with the letter of each.
 _NUMBER = re.compile(r"(\d+)([a-z](?![a-z0-9]))?")
 
 
 def relative_difference(ours: Tensor, theirs: Tensor) -> float:
-    """Return the norm of the difference of two tensors, over the norm of theirs.
+    """Return the norm of the difference of two tensors, divided by the norm of theirs.
 
     Raises:
         ValueError: Their shapes differ.
     """
     if ours.shape != theirs.shape:
         raise ValueError(
-            f"ours and theirs must have one shape, and have {tuple(ours.shape)} and "
+            f"ours and theirs must have one shape, but have {tuple(ours.shape)} and "
             f"{tuple(theirs.shape)}: try the same images in both networks"
         )
     return ((ours - theirs).norm() / theirs.norm()).item()
 
 
 def read(path: str | Path) -> dict[str, Tensor]:
-    """Read a state dict from a file, and run nothing that may lie in it.
+    """Read a state dict from a file, without running any code in it.
 
-    A file of PyTorch is an archive of tensors and of instructions that put them together. Those can
-    call any function, so a file from a stranger could do anything: here only the calls that make
-    tensors are obeyed. The checksums in the file are compared, too. A safetensors file has neither
+    A PyTorch file is an archive of tensors and of instructions that assemble them. Those can call
+    any function, so a file from a stranger could do anything; here only calls that build tensors
+    are allowed. The checksums in the file are verified, too. A safetensors file has neither
     instructions nor checksums.
 
     Args:
-        path: A file that `torch.save(net.state_dict(), path)` wrote, or a safetensors file. Of a
-            checkpoint its "state_dict", "model_state_dict" or "model" is read.
+        path: A file that `torch.save(net.state_dict(), path)` wrote, or a safetensors file. From a
+            checkpoint, its "state_dict", "model_state_dict" or "model" is read.
 
     Returns:
         A dictionary from names to tensors, on the CPU; sorted by name if it comes from safetensors.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is cut off or damaged, would run code, or holds something else.
+        ValueError: The file is truncated or damaged, would run code, or holds something else.
     """
-    import safetensors.torch  # here, since networks train without it
+    import safetensors.torch  # here, since training does not need it
 
     with open(path, "rb") as file:  # outside the try: a missing file is Python's own error
         start = file.read(9)
     damaged, code = None, []
     try:
-        if start[8:] == b"{":  # after its length, the header of a safetensors file
+        if start[8:] == b"{":  # a safetensors file: the length of its header, then the header
             found = safetensors.torch.load(Path(path).read_bytes())
             found = {name: found[name] for name in sorted(found)}
         else:
-            if zipfile.is_zipfile(path):  # torch wrote another format until 2020
+            if zipfile.is_zipfile(path):  # until 2020 torch wrote another format
                 with zipfile.ZipFile(path) as archive:
                     damaged = archive.testzip()
                 code = sorted(get_unsafe_globals_in_checkpoint(path))
             found = {} if damaged or code else torch.load(path, "cpu", weights_only=True)
-    except Exception:  # garbage breaks an unpickler in any way; torch's advice is to unprotect it
+    except Exception:  # garbage raises anything, and torch's message advises unsafe loading
         raise ValueError(
-            f"{path} must hold tensors alone, and it is cut off, damaged, or would run code. "
+            f"{path} must hold only tensors, but it is truncated, damaged or would run code. "
             "Nothing in it was run: fetch or save it again"
         ) from None
     if damaged:
         raise ValueError(f"{path} is damaged in {damaged}: fetch or save it again")
     if code:
         raise ValueError(
-            f"{path} must hold tensors alone, and it would run {', '.join(code[:3])}. Nothing in "
+            f"{path} must hold only tensors, but it would run {', '.join(code[:3])}. Nothing in "
             "it was run: ask for a file that torch.save(net.state_dict(), path) wrote"
         )
     found = _without_checkpoint(found)
     if not _is_state_dict(found):
         culprits = _no_tensors(found)[:5] if isinstance(found, dict) else type(found).__name__
         raise ValueError(
-            f"{path} must hold a state dict, a tensor for each name, and it holds {culprits}: save "
+            f"{path} must hold a state dict, a tensor for each name, but it holds {culprits}: save "
             "net.state_dict() alone"
         )
     return found
@@ -111,21 +111,21 @@ def load(
 ) -> list[str]:
     """Load published weights into a network and return the names that were skipped.
 
-    Auxiliary heads that the network was built without are skipped. A network for grey images takes
-    a colour stem summed over its 3 channels: it answers as the published one does to the grey image
-    repeated 3 times. Prefixes that all names share, such as "module.", do not count, and files from
-    before PyTorch 0.4.1 may leave num_batches_tracked out.
+    Auxiliary heads that the network lacks are skipped. A network for grey images takes a colour
+    stem summed over its 3 channels: it then answers as the published one does to the grey image
+    repeated 3 times. Prefixes that all names share, such as "module.", are ignored, and files older
+    than PyTorch 0.4.1 may lack num_batches_tracked.
 
     Args:
         net: One of our models.
-        state_dict: What `state_dict()` of the published network or of one of ours returns, or a
-            checkpoint around it. A file may have sorted its names.
-        layout: Whose code the names come from, "torchvision" or "timm".
-        skip_head: Leave what depends on the number of classes as it is: the last linear layer and
-            all auxiliary heads.
+        state_dict: The `state_dict()` of the published network or of one of ours, or a checkpoint
+            that contains it. A file may have sorted its names.
+        layout: The library that the names come from, "torchvision" or "timm".
+        skip_head: Whether to leave out all that depends on the number of classes: the last linear
+            layer and the auxiliary heads.
 
     Raises:
-        ValueError: The layout is unknown, state_dict is no state dict, entries are missing,
+        ValueError: The layout is unknown, state_dict is not a state dict, entries are missing,
             unexpected or of another shape, or their order is lost. Nothing is loaded then.
     """
     if layout not in _THEIRS:
@@ -160,11 +160,11 @@ def load(
     return [their_prefix + other for other in skipped]
 
 
-# What is given
+# The given state dict
 
 
 def _without_checkpoint(found):
-    """Return the state dict that lies in a checkpoint, or else what was given."""
+    """Return the state dict in a checkpoint, or the argument itself if there is none."""
     if not isinstance(found, Mapping):
         return found
     inside = [found[key] for key in _CHECKPOINT_KEYS if _is_state_dict(found.get(key))]
@@ -176,21 +176,21 @@ def _is_state_dict(found):
 
 
 def _no_tensors(found):
-    """List the names of what is no tensor."""
+    """List the names of entries that are not tensors."""
     return [name for name, value in found.items() if not isinstance(value, Tensor)]
 
 
 def _require_state_dict(net, state_dict):
-    """Return the state dict in what was given, or say which line to type instead."""
+    """Return the state dict in the argument, or say which line to type instead."""
     if not isinstance(net, nn.Module):
         raise ValueError(
-            f"net must be a network, and its type is {type(net).__name__}: try "
+            f"net must be a network, but its type is {type(net).__name__}: try "
             "weights.load(net, state_dict)"
         )
     state_dict = _without_checkpoint(state_dict)
     if not isinstance(state_dict, Mapping):
         raise ValueError(
-            f"state_dict must map names to tensors, and its type is {type(state_dict).__name__}: "
+            f"state_dict must map names to tensors, but its type is {type(state_dict).__name__}: "
             "try weights.load(net, weights.read(path)) with a file, or "
             "weights.load(net, other.state_dict()) with a network"
         )
@@ -198,14 +198,14 @@ def _require_state_dict(net, state_dict):
         inside = [name for name in culprits if _is_state_dict(state_dict[name])]
         remedy = f"state_dict[{inside[0]!r}]" if inside else "other.state_dict()"
         raise ValueError(
-            f"state_dict must hold a tensor for each name, and {culprits[0]!r} has the type "
+            f"state_dict must hold a tensor for each name, but {culprits[0]!r} has the type "
             f"{type(state_dict[culprits[0]]).__name__}: try weights.load(net, {remedy})"
         )
     return state_dict
 
 
 def _without_prefix(entries):
-    """Return entries without the modules that all names begin with, and what was left out."""
+    """Return the entries without the modules that all names begin with, and that prefix."""
     prefix = ""
     for parts in zip(*(name.split(".")[:-1] for name in entries), strict=False):
         if len(set(parts)) > 1:
@@ -215,7 +215,7 @@ def _without_prefix(entries):
 
 
 def _split(names, prefix):
-    """Split the names of the auxiliary heads from the others; both keep their order."""
+    """Separate the names of the auxiliary heads from the others; both stay in order."""
     auxiliary = [name for name in names if name.startswith(prefix)]
     return [name for name in names if not name.startswith(prefix)], auxiliary
 
@@ -239,7 +239,7 @@ def _alike(names, kinds):
 
 
 def _take_colour_for_grey(names, wanted, given):
-    """Want 3 channels for a first weight of 1 channel, if only that is given."""
+    """Expect 3 channels in a first weight of 1 channel, if only such a weight is given."""
     for stem in names[:1]:
         role, shape = wanted[stem]
         colour = role, (*shape[:1], 3, *shape[2:])
@@ -248,7 +248,7 @@ def _take_colour_for_grey(names, wanted, given):
 
 
 def _take_any_head(head, names, others, wanted, given):
-    """Want for the last layer the shapes of the one layer that is given beside all others."""
+    """Expect in the last layer the shapes of the only given layer without a partner."""
     ours, theirs = _alike(names[: -len(head)], wanted), _alike(others, given)
     left = [kind for kind in theirs for _ in range(len(theirs[kind]) - len(ours[kind]))]
     roles = {wanted[name][0]: name for name in head}
@@ -259,8 +259,8 @@ def _take_any_head(head, names, others, wanted, given):
 def _pair(names, others, wanted, given):
     """Pair entries by name, or else in the only order in which all of them fit.
 
-    That is the given order, unless it is merely sorted by name, or that of the numbers in the
-    names. Pairs that do not fit are returned too, for the refusal to show.
+    That is the given order, unless it is merely sorted by name, or the order of the numbers in the
+    names. Pairs that do not fit are also returned, for the refusal to show.
     """
     pairs = list(zip_longest(names, others))
     if set(names) == set(others):
@@ -273,7 +273,7 @@ def _pair(names, others, wanted, given):
     orders = [order for order in orders if _stand_together(order)]
     if not orders:
         raise ValueError(
-            "state_dict must have the order of its network, and the order is lost, as in a file "
+            "state_dict must have the order of its network, but the order is lost, as in a file "
             "that was sorted by name. Load the published network first, "
             "published.load_state_dict(state_dict), and try "
             "weights.load(net, published.state_dict())"
@@ -281,7 +281,7 @@ def _pair(names, others, wanted, given):
     for one, other in zip(orders[0], orders[-1], strict=True):
         if one != other:
             raise ValueError(
-                f"state_dict must tell {other} from {one}, and both fit in the same place. Its "
+                f"state_dict must tell {other} from {one}, but both fit in the same place. Its "
                 "names are not in the order of their numbers. If they are in that of the network, "
                 "try weights.load(net, dict(zip(net.state_dict(), state_dict.values())))"
             )
@@ -291,9 +291,9 @@ def _pair(names, others, wanted, given):
 def _numbered(names, others, wanted, given):
     """Return the order in which the layers of each kind follow their numbers, in a list.
 
-    Numbers count across words, too: bn1 comes before conv2, and a layer before the larger stage of
-    its number. What has no number comes last, as downsample does. The list is empty if numbers do
-    not tell two layers apart.
+    Numbers are compared across words, too: bn1 comes before conv2, and a layer before the larger
+    stage of the same number. Names without a number, such as downsample, come last. The list is
+    empty if numbers do not tell two layers apart.
     """
     ours, theirs, partners = _alike(names, wanted), _alike(others, given), {}
     sizes = Counter(module for other in others for module in _modules(other))
@@ -315,12 +315,12 @@ def _numbered(names, others, wanted, given):
 
 
 def _modules(name):
-    """Return the names of the modules around an entry or a layer, and its own, outermost first."""
+    """Return the names of the modules around an entry or layer, and its own, outermost first."""
     return accumulate(name.split("."), "{}.{}".format)
 
 
 def _stand_together(names):
-    """Return whether the entries of every module follow each other."""
+    """Return whether the entries of every module are contiguous."""
     depths = range(max(name.count(".") for name in names))
     around = [[name.split(".")[: depth + 1] for name in names] for depth in depths]
     runs = [[tuple(module) for module, _ in groupby(modules)] for modules in around]
@@ -331,9 +331,9 @@ def _stand_together(names):
 
 
 def _misfits(pairs, wanted, given):
-    """Return the fewest pairs that tell both sides apart: one gap does not shift all that follows.
+    """Return the fewest pairs in which the sides differ: one gap does not shift all that follows.
 
-    Both sides are compared in their order, by name, and by kind, where neither counts.
+    Both sides are compared in their own order, by name, and by kind alone.
     """
     names = [name for name, _ in pairs if name]
     others = [other for _, other in pairs if other]
@@ -358,7 +358,7 @@ def _differences(names, others, wanted, given):
 
 
 def _explain(misfits, net, ours, theirs):
-    """Show the first misfits side by side, count them all, and say what to try."""
+    """Show the first misfits side by side, count them, and say what to try."""
     lines = [
         f"  {_describe(name, ours):<50} {_describe(other, theirs)}" for name, other in misfits[:5]
     ]
@@ -366,7 +366,7 @@ def _explain(misfits, net, ours, theirs):
         lines.append(f"  and {len(misfits) - 5} more")
     return (
         f"state_dict does not fit {type(net).__name__} in {len(misfits)} entries, and nothing was "
-        "loaded. On the left what the network has, on the right what it was given in that place:\n"
+        "loaded. The left column is what the network has, the right one what it was given:\n"
         + "\n".join(lines)
         + "\nTry the in_channels and num_classes of the published network, or skip_head=True."
     )

@@ -203,7 +203,7 @@ def test_a_measurement_goes_on_in_a_file_of_its_own_kind_only(tmp_path, changed,
 def test_a_broken_file_is_named(tmp_path):
     path = tmp_path / "x.json"
     path.write_text('{"rows": [')
-    with pytest.raises(ValueError, match=r"x\.json must hold JSON, and it is broken: move it"):
+    with pytest.raises(ValueError, match=r"x\.json must hold JSON, but it is broken: move it"):
         records.load_previous(path, {})
 
 

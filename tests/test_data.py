@@ -108,7 +108,7 @@ def test_a_damaged_unpacked_file_is_named_and_unpacked_again(folder, capsys, kee
     assert fashion_mnist(root=folder).source == "Fashion-MNIST"
     assert path.read_bytes() == whole
     out = capsys.readouterr().out
-    assert "train-images-idx3-ubyte is damaged or half-written: it is replaced" in out
+    assert "train-images-idx3-ubyte is damaged or incomplete and will be replaced" in out
     assert str(folder) not in out
 
 
@@ -137,7 +137,7 @@ def test_a_damaged_archive_is_named_and_fetched_again(folder, capsys, server):
     path.write_bytes(whole[:20])
     assert fashion_mnist(root=folder).source == "Fashion-MNIST"
     assert path.read_bytes() == whole
-    assert "t10k-labels-idx1-ubyte.gz is damaged or half-written" in capsys.readouterr().out
+    assert "t10k-labels-idx1-ubyte.gz is damaged or incomplete" in capsys.readouterr().out
 
 
 def test_a_damaged_unpacked_file_without_its_archive_is_fetched_again(folder, capsys, server):
@@ -245,7 +245,7 @@ def test_an_empty_folder_that_cannot_be_written_is_named(nowhere, monkeypatch, c
     write_only_below([], monkeypatch)
     assert fashion_mnist(train=10, test=10, root=nowhere).source == "synthetic stand-in"
     raw = nowhere / "FashionMNIST" / "raw"
-    assert f"downloaded: {raw} cannot be written. It was looked for in" in capsys.readouterr().out
+    assert f"downloaded: {raw} cannot be written. The search began in" in capsys.readouterr().out
 
 
 def test_a_name_too_long_is_said(nowhere, capsys):
@@ -319,7 +319,7 @@ def test_a_damaged_file_of_the_user_is_named_and_kept(folder, tmp_path_factory, 
         damaged.write_bytes(content)
         _files.UNREACHABLE.clear()
         assert fashion_mnist(train=10, test=10, root=base).source == "synthetic stand-in"
-        said = f"{damaged} is damaged or is not of Fashion-MNIST: it is left as it is"
+        said = f"{damaged} is damaged or not part of Fashion-MNIST, and is left alone"
         assert said in capsys.readouterr().out
         assert damaged.read_bytes() == content
 
@@ -340,7 +340,7 @@ def test_what_is_not_found_is_said_with_the_folder_and_the_names(folder, nowhere
         out = capsys.readouterr().out
         assert out.startswith("Fashion-MNIST could not be found or downloaded: Error downloading ")
         assert out.count("\n") == 1
-        assert f"It was looked for in {root}, where you can put the four files yourself: " in out
+        assert f"The search began in {root}, where you can put the four files yourself: " in out
         assert out.endswith(": " + ", ".join(f"{name}.gz" for name in _files.MD5) + "\n")
 
 
@@ -377,7 +377,7 @@ def test_a_download_of_something_else_ends_in_the_stand_in(folder, server, capsy
     for path in (folder / "FashionMNIST" / "raw").iterdir():
         (server / path.name).write_bytes(b"<html>")
     assert fashion_mnist(root=folder / "new").source == "synthetic stand-in"
-    assert "idx3-ubyte.gz: what came is damaged. It was looked for" in capsys.readouterr().out
+    assert "gz: the downloaded file is damaged. The search began" in capsys.readouterr().out
     for path in (folder / "FashionMNIST" / "raw").iterdir():
         shutil.copy(path, server)
     _files.UNREACHABLE.clear()
@@ -390,7 +390,7 @@ def test_any_failure_of_a_download_ends_in_the_stand_in(nowhere, monkeypatch, ca
         raise error
 
     monkeypatch.setattr(_files, "urlopen", fail)
-    for said in ("could not be found or downloaded", "a download failed before"):
+    for said in ("could not be found or downloaded", "an earlier download failed"):
         assert fashion_mnist(train=10, test=10, root=nowhere).source == "synthetic stand-in"
         assert said in capsys.readouterr().out
 
@@ -425,7 +425,7 @@ def test_a_failed_download_is_said_and_not_tried_again(nowhere, monkeypatch, cap
     for _ in range(3):
         assert fashion_mnist(train=10, test=10, root=nowhere).source == "synthetic stand-in"
     assert tries == ["http://127.0.0.1:9/train-images-idx3-ubyte.gz"]
-    assert "downloaded: a download failed before; restart the kernel" in capsys.readouterr().out
+    assert "downloaded: an earlier download failed; restart the kernel" in capsys.readouterr().out
 
 
 def test_a_small_data_set_is_shown_and_named(nowhere):

@@ -305,7 +305,7 @@ def test_drawing_a_block_leaves_it_alone():
     ("arguments", "message"),
     [
         ({}, "blocks is empty: pass at least one module"),
-        ({"blocks": [UpStep(8, 4)]}, "what UpStep takes: try one .* for each of x, skip"),
+        ({"blocks": [UpStep(8, 4)]}, "what UpStep takes: try one .* for each input: x, skip"),
         ({"blocks": [BasicBlock(8, 4)], "input_shapes": [(3, 8, 8)]}, "what BasicBlock takes"),
         ({"blocks": [BasicBlock(8, 4)], "input_shapes": UP}, "what BasicBlock takes"),
         ({"blocks": [BasicBlock]}, "must be an nn.Module: build it, then pass it"),

@@ -199,7 +199,7 @@ def test_the_rule_and_the_count_may_disagree():
 
 @pytest.mark.parametrize("text", ["", "1, 2,", "1; 2", "1.5"])
 def test_rates_half_typed_explain_themselves(text):
-    expected = f"rates='{text}' must be whole numbers with commas between: try 1, 2, 5"
+    expected = f"rates='{text}' must be whole numbers separated by commas: try 1, 2, 5"
     assert outcome(javascript, "parseRates", text) == expected
     assert javascript("parseRates", "1,2 , 5") == [1, 2, 5]
 
@@ -235,8 +235,8 @@ def without_script(made):
 def test_without_its_script_a_page_holds_the_first_picture():
     player = explore.conv_steps(SQUARE, SMALL).player()
     assert without_script(player) == (
-        "Convolution: stride 1, padding 0, dilation 1: step 1 of 4 "
-        "input 3 x 3 0 1 2 3 4 5 6 7 8 kernel 2 x 2 0 1 2 3 output 2 x 2 19"
+        "Run this cell to move it. Convolution: stride 1, padding 0, dilation 1: step 1 of 4 "
+        "input 3 x 3 0 1 2 3 4 5 6 7 8 kernel 2 x 2 0 1 2 3 output 2 x 2 19 · · ·"
     )
     assert re.findall(r"<b>(\d+)</b>", player._repr_html_()) == ["0", "1", "3", "4", "19"]
     assert "output 2 x 2" in without_script(explore.conv_explorer(size=5, kernel=2, stride=3))
@@ -245,7 +245,11 @@ def test_without_its_script_a_page_holds_the_first_picture():
 
 def test_an_explorer_may_start_with_what_no_layer_takes():
     refusal = outcome(arithmetic.conv_size, 7, 9)
-    assert without_script(explore.conv_explorer(size=7, kernel=9)) == refusal
+    assert without_script(explore.conv_explorer(size=7, kernel=9)).endswith(refusal)
+
+
+def test_the_first_step_of_an_explorer_multiplies_something():
+    assert PIXELS[0, 0] * WEIGHTS[0, 0]
 
 
 def test_pairs_and_fractions_reach_the_script():
@@ -381,6 +385,13 @@ def test_explorers_follow_their_controls(tmp_path):
     found.largest = said(0);
     type(0, "size", 224);
     found.large = pages[0].innerText.split("\\n").at(-1);
+    type(0, "size", 8);
+    const box = (width) => {
+      pages[0].style.width = width;
+      const { clientWidth, scrollWidth } = at(0, ".panels");
+      return [cell(0, "source", 0).offsetWidth, scrollWidth - clientWidth];
+    };
+    found.narrow = [box("480px"), box("240px")];
     found.scatter = words(1);
     found.dashed = marked(1, "target", ".others").length;
     type(1, "view", "zero insertion");
@@ -403,6 +414,10 @@ def test_explorers_follow_their_controls(tmp_path):
     assert found["recovers"]
     assert found["largest"] == "size=600 must be at most 512: try size=512"
     assert found["large"].startswith("No picture: steps=")
+    cells, overflows = zip(*found["narrow"], strict=True)
+    assert 30 <= cells[0] <= 34  # pixels: there is room for the number and its note
+    assert cells[1] < cells[0]
+    assert overflows == (0, 0)
     assert found["scatter"].startswith("step 1 of 9: ")
     assert found["dashed"] == 7 * 7 - 5 * 5
     assert found["insertion"].startswith("step 1 of 25: ")
@@ -413,5 +428,5 @@ def test_explorers_follow_their_controls(tmp_path):
     rows = [0], [0], [0, 2, 4], [0, 2, 4, 6, 8]  # of the rows of 1, 5, 9 and 13 cells
     starts = 0, 1, 6, 15
     active = [start + cell for start, row in zip(starts, rows, strict=True) for cell in row]
-    words = "paths from this cell to the output: 1; input cells that it is made from: 5"
+    words = "paths from this cell to the output: 1; input cells that it depends on: 5"
     assert found["reach"] == [words, active]

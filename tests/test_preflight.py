@@ -92,7 +92,7 @@ def test_a_network_is_refused_before_it_changes():
     random = torch.get_rng_state()
     with pytest.raises(
         ValueError,
-        match=r"net=Sequential gives 3 scores, and the labels go up to 3: build it with 4 cl",
+        match=r"net=Sequential gives 3 scores, but the labels go up to 3: build it with 4 cl",
     ):
         fit(net, ToyData(), 1, 0.05)
     assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
@@ -108,12 +108,12 @@ def test_more_classes_than_labels_are_no_mistake():
     [
         (
             nn.Conv2d(1, 4, 3),
-            "gives scores of the shape Nx4x2x2, and these labels want Nxclasses: ",
+            "gives scores of shape Nx4x2x2, but these labels need Nxclasses: ",
         ),
-        (nn.Sequential(nn.Linear(4, 4), nn.Flatten(0)), "gives scores of the shape N, and these"),
+        (nn.Sequential(nn.Linear(4, 4), nn.Flatten(0)), "gives scores of shape N, but these"),
         (nn.Flatten(), "net=Flatten has no weights to train"),
         (make_net().requires_grad_(False), "net=Sequential has no weights to train"),
-        (make_net().double(), r"some are of torch\.float64: try net\.float\(\)"),
+        (make_net().double(), r"some are torch\.float64: try net\.float\(\)"),
     ],
 )
 def test_other_networks_that_cannot_train_are_refused(net, message):
@@ -142,7 +142,7 @@ class Returns(nn.Module):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda y: {"out": y}, "net=Returns returns a dict, and must return scores, or a tuple"),
+        (lambda y: {"out": y}, "net=Returns returns a dict, but must return scores, or a tuple"),
         (lambda y: [y], "net=Returns returns a list"),
         (lambda y: (y, y), "returns a tuple, which the cross-entropy does not take: try loss=lam"),
     ],
@@ -308,7 +308,7 @@ def test_evaluate_takes_batches():
 
 
 def test_evaluate_looks_at_the_scores_too():
-    with pytest.raises(ValueError, match=r"gives 3 scores, and the labels go up to 3"):
+    with pytest.raises(ValueError, match=r"gives 3 scores, but the labels go up to 3"):
         evaluate(convnet(classes=3), ToyBatches(8, 4, shuffle=False))
 
 

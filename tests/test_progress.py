@@ -92,21 +92,21 @@ def alt(bundle):
 
 @pytest.mark.parametrize("live", [True, False])
 def test_one_output_stays_with_table_and_picture(screen, monkeypatch, live):
-    train(live, monkeypatch, banner="NOT REAL <&>")
+    train(live, monkeypatch, banner="NOT REAL <&>\nnot at all")
     (bundle,) = screen
     assert len(screen.updates) == (4 if live else 0)
     assert set(bundle) == {"text/html", "image/png", "text/plain"}
     assert base64.b64decode(bundle["image/png"]).startswith(b"\x89PNG")
     shown = bundle["text/html"]
-    assert "NOT REAL &lt;&amp;&gt;" in shown
-    assert "Net on 6 images 1x4x4 of toy, fp32 on cpu" in shown
+    title = "Net on 6 images 1x4x4 of toy, fp32 on cpu"
+    assert f"NOT REAL &lt;&amp;&gt;<br>not at all<br>{title}" in shown
     assert shown.count("<th>epoch</th>") == 1
     assert shown.count("<tr>") == 2
     assert "<td>1</td><td>1.0000</td><td>0.5000</td><td>0.9000</td><td>0.7500</td>" in shown
     assert "<em>Test accuracy 0.750 after epoch 1.</em>" in shown
     assert "<progress" not in shown
     assert alt(bundle) == "Training loss of each batch. Test accuracy 0.750 after epoch 1."
-    banner, _, header, row, conclusion = bundle["text/plain"].splitlines()
+    banner, _, _, header, row, conclusion = bundle["text/plain"].splitlines()
     assert (banner, header) == ("NOT REAL <&>", HEADER)
     assert row == "    1      1.0000     0.5000     0.9000    0.7500        10      2.0"
     assert conclusion == "Test accuracy 0.750 after epoch 1."
@@ -117,6 +117,7 @@ def test_bar_table_and_curve_move_while_it_runs(screen, monkeypatch):
     shown = [bundle["text/html"] for bundle in screen.updates]
     bars = [re.search(r'<progress value="(\d)" max="6"></progress>', text)[1] for text in shown]
     assert bars == list("0123456")
+    assert all(f" batch {done} of 6</label>" in text for done, text in enumerate(shown))
     assert [text.count("<tr>") for text in shown] == [1, 1, 1, 1, 2, 2, 2]
     assert "<img" not in shown[0]
     assert all(alt(bundle).startswith("Training loss of each b") for bundle in screen.updates[1:])

@@ -755,7 +755,7 @@ def test_weights_that_are_no_parameters_are_noted():
     table = trace(listed_layers(), (1, 8, 8))
     assert (table.total_params, table.total_macs) == (2, 18 * 36 + 36 * 16 + 2 * 16)
     (note,) = table.notes
-    assert note.startswith("(network) uses 58 weights that are no parameters of the network")
+    assert note.startswith("(network) uses 58 weights that are not parameters of the network")
     assert "nn.ModuleList" in note
 
 
@@ -767,7 +767,7 @@ def test_a_norm_in_a_list_is_noted_too():
         ("head", 2, 128),
         ("", 0, 0),
     ]
-    assert table.notes[0].startswith("(network) uses 4 weights that are no parameters")
+    assert table.notes[0].startswith("(network) uses 4 weights that are not parameters")
 
 
 def test_weights_used_twice_are_noted_once():
@@ -779,7 +779,7 @@ def test_weights_used_twice_are_noted_once():
 
 def test_a_layer_made_in_forward_is_noted():
     net = nn.Sequential(Net(lambda net, x: nn.Conv2d(1, 2, 3)(x)), nn.ReLU())
-    assert trace(net, (1, 8, 8)).notes[0].startswith("0 uses 20 weights that are no parameters")
+    assert trace(net, (1, 8, 8)).notes[0].startswith("0 uses 20 weights that are not parameters")
 
 
 def test_weights_that_are_parameters_have_no_note():
@@ -945,7 +945,7 @@ def test_a_failure_names_layer_got_wanted_and_what_ran():
         (nn.ConvTranspose2d(3, 1, 2), "got (1, 1, 8, 8) but wants in_channels=3"),
         (
             nn.Conv2d(1, 4, 9),
-            "The error: the kernel covers 9x9 places, the padded input has only 8x8",
+            "The error: the kernel covers 9x9 pixels, but the padded input has only 8x8",
         ),
         (nn.MaxPool2d(9), "The error: Given input size: (1x8x8). Calculated output size: (1x0"),
         (Net(lambda net, x: torch.cat([x, x[:, :, 1:]], 1)), "1 (Net) got (1, 1, 8, 8).\n"),
@@ -985,7 +985,7 @@ def test_failures_say_what_was_wanted(layer, expected):
         (
             nn.Sequential(nn.Conv2d(3, 6, 5)),
             (224, 160, 3),
-            "wants in_channels=3: the channels stand last in input_shape, try (3, 224, 160).",
+            "wants in_channels=3: input_shape ends with the channels, try (3, 224, 160).",
         ),
         (
             Net(lambda net, x: None, a=nn.ModuleList([nn.ReLU()])).a,

@@ -321,7 +321,7 @@ def test_stopped_before_the_first_epoch_ends(capsys):
     history = fit(make_net(), ToyData(), 3, 0.1, loss=loss)
     assert history.interrupted
     assert "0 of 3 epochs" in capsys.readouterr().out
-    with pytest.raises(ValueError, match=r"rows=\[\] must hold a completed epoch: train"):
+    with pytest.raises(ValueError, match=r"rows=\[\] must hold a completed epoch: try"):
         history.last  # noqa: B018
 
 
@@ -568,7 +568,7 @@ def an_optimizer():
         ),
         ({"loss": nn.CrossEntropyLoss}, r"loss=<class .*CrossEntropyLoss'> must be a function"),
         ({"loss": "mse"}, "loss='mse' must be a function"),
-        ({"net": nn.Linear}, r"net=Linear must be a network, not the class of one: try Linear\(\)"),
+        ({"net": nn.Linear}, r"net=Linear must be a network, not its class: try Linear\(\)"),
         ({"net": torch.relu}, "net=<built-in .* must be an nn.Module"),
         ({"seed": "a"}, "seed='a' must be a whole number below 2\\*\\*62: try seed=0"),
         ({"seed": None}, "seed=None must be"),

@@ -638,7 +638,7 @@ def test_a_safetensors_file_of_torchvision_gives_its_logits(tmp_path, published,
 def test_a_safetensors_file_that_is_cut_off_is_refused(tmp_path, keep):
     path = tmp_path / "net.safetensors"
     path.write_bytes(safetensors.torch.save({"weight": torch.ones(1000)})[:keep])
-    assert_refused(path, "cut off")
+    assert_refused(path, "truncated")
 
 
 def test_tensors_that_share_memory_are_read(tmp_path):
@@ -654,20 +654,20 @@ def test_tensors_that_share_memory_are_read(tmp_path):
 def test_a_file_that_is_cut_off_is_refused(file, keep):
     whole = file.read_bytes()
     file.write_bytes(whole[: int(keep * len(whole)) if keep == 0.5 else keep])
-    assert_refused(file, "cut off")
+    assert_refused(file, "truncated")
 
 
 @pytest.mark.parametrize("content", [b"<html>404</html>", b"hello", pickle.dumps({"a": 1}, 2)])
 def test_what_is_no_file_of_weights_is_refused(file, content):
     file.write_bytes(content)
-    assert_refused(file, "cut off|must hold a state dict")
+    assert_refused(file, "truncated|must hold a state dict")
 
 
 def test_a_file_in_the_old_format_that_is_cut_off_is_refused(tmp_path):
     path = tmp_path / "net.pt"
     torch.save({"weight": torch.ones(1000)}, path, _use_new_zipfile_serialization=False)
     path.write_bytes(path.read_bytes()[:-100])
-    assert_refused(path, "cut off")
+    assert_refused(path, "truncated")
 
 
 def test_a_number_that_changed_on_the_way_is_found(file):

@@ -64,19 +64,19 @@ class SEBottleneck(nn.Module):
 
 
 class BranchAttention(nn.Module):
-    """For each channel, shares of its branches that add up to 1, computed from all channels.
+    """The share of each branch in each channel: shares sum to 1 and depend on all channels.
 
     Shape:
         (N, branches, channels, H, W) -> (N, branches, channels, 1, 1)
 
     Args:
-        branches: Maps to choose from.
-        channels: Channels of each.
+        branches: Number of maps to choose from.
+        channels: Channels of each map.
         hidden: Channels between squeezing and choosing.
         bias: Whether the two 1x1 convolutions add a bias.
 
     Source:
-        Li et al. 2019, figure 1, "Fuse" and "Select"; Zhang et al. 2022, figure 2, has the same.
+        Li et al. 2019, figure 1, "Fuse" and "Select"; likewise Zhang et al. 2022, figure 2.
     """
 
     def __init__(self, branches, channels, hidden, bias):
@@ -95,7 +95,7 @@ class BranchAttention(nn.Module):
 
 
 class SelectiveKernel(nn.Module):
-    """A 3x3 and a 3x3 with dilation 2, mixed for each channel by attention.
+    """A 3x3 and a 3x3 with dilation 2, mixed per channel by attention.
 
     Shape:
         (N, width, H, W) -> (N, width, ceil(H / stride), ceil(W / stride))
@@ -104,8 +104,8 @@ class SelectiveKernel(nn.Module):
         Li et al. 2019, figure 1.
 
     Departures:
-        Each branch reads half of the input channels, where the paper's read all of them in 32
-        groups. timm does the same; the two together cost as much as one 3x3.
+        Each branch reads half of the input channels, as in timm, so both together cost as much as
+        one 3x3. In the paper each branch reads all channels, in 32 groups.
     """
 
     def __init__(self, width, stride=1):
@@ -150,14 +150,14 @@ class SKBottleneck(nn.Module):
 
 
 class SplitAttention(nn.Module):
-    """A 3x3 in `radix` groups, each giving all channels, mixed for each channel by attention.
+    """A 3x3 in `radix` groups that each yield all channels, mixed per channel by attention.
 
     Shape:
         (N, width, H, W) -> (N, width, H, W)
 
     Args:
         width: In and out channels.
-        radix: Groups, and maps to choose from, the paper's R.
+        radix: Number of groups, and of maps to choose from; the paper's R.
 
     Source:
         Zhang et al. 2022, figure 2, with one cardinal group.
@@ -176,7 +176,7 @@ class SplitAttention(nn.Module):
 
 
 def pooled_shortcut(in_channels, out_channels, stride):
-    """Build a shortcut that strides by average pooling: a strided 1x1 would skip pixels.
+    """Build a shortcut with a strided average pooling, since a strided 1x1 would skip pixels.
 
     Shape:
         (N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))
@@ -192,7 +192,7 @@ def pooled_shortcut(in_channels, out_channels, stride):
 
 
 class ResNeStBlock(nn.Module):
-    """Bottleneck with split attention in place of the 3x3, which strides by a pooling after it.
+    """Bottleneck with split attention in place of the 3x3, followed by a strided pooling.
 
     Shape:
         (N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))
@@ -202,7 +202,7 @@ class ResNeStBlock(nn.Module):
         out_channels: Out channels.
         stride: Stride of the pooling.
         width: Channels of the split attention per 256 out channels, a multiple of the radix.
-        radix: Maps among which the attention chooses.
+        radix: Number of maps among which the attention chooses.
 
     Source:
         Zhang et al. 2022, figure 2, and section 3.3 for the pooling and the shortcut.

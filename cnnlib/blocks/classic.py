@@ -1,10 +1,10 @@
-"""What VGG and Network in Network repeat."""
+"""The repeated parts of VGG and Network in Network."""
 
 from torch import nn
 
 
 def vgg_group(in_channels, out_channels, convolutions):
-    """Build 3x3 convolutions, a ReLU after each, and a pooling that halves the size.
+    """Build 3x3 convolutions, each followed by a ReLU, and a pooling that halves the size.
 
     Shape:
         (N, in_channels, H, W) -> (N, out_channels, floor(H / 2), floor(W / 2))
@@ -18,9 +18,9 @@ def vgg_group(in_channels, out_channels, convolutions):
 
 
 def nin_unit(in_channels, out_channels, kernel, stride=1, padding=0):
-    """Build a convolution and two 1x1 convolutions, a ReLU after each.
+    """Build a convolution and two 1x1 convolutions, each followed by a ReLU.
 
-    The 1x1 convolutions are two linear layers, applied at each position alone.
+    The 1x1 convolutions are two linear layers, applied to each position separately.
 
     Shape:
         (N, in_channels, H, W) -> (N, out_channels, floor((H + 2 padding - kernel) / stride) + 1,

@@ -1,10 +1,10 @@
-"""Convolution, batch normalisation, ReLU: the unit that the figures stack."""
+"""Convolution, batch normalisation and ReLU: the unit that the figures stack."""
 
 from torch import nn
 
 
 def conv_bn(in_channels, out_channels, kernel, stride=1, groups=1):
-    """Build a convolution and the batch normalisation that follows it.
+    """Build a convolution followed by batch normalisation.
 
     Shape:
         (N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride)), for an odd
@@ -15,11 +15,11 @@ def conv_bn(in_channels, out_channels, kernel, stride=1, groups=1):
         out_channels: Out channels.
         kernel: Side of the kernel in pixels. Each side of the input gets kernel // 2 zeros.
         stride: Stride in pixels.
-        groups: Groups of channels that do not mix.
+        groups: Number of groups of channels, which do not mix.
 
     Source:
-        Ioffe and Szegedy 2015. The convolution has no bias: the normalisation subtracts the mean,
-        and any bias with it.
+        Ioffe and Szegedy 2015. The convolution has no bias, since the normalisation would subtract
+        it with the mean.
     """
     return nn.Sequential(
         nn.Conv2d(
@@ -30,7 +30,7 @@ def conv_bn(in_channels, out_channels, kernel, stride=1, groups=1):
 
 
 def conv_bn_relu(in_channels, out_channels, kernel, stride=1, groups=1):
-    """Build a convolution, its batch normalisation and a ReLU.
+    """Build a convolution followed by batch normalisation and a ReLU.
 
     Shape and Args:
         As in `conv_bn`.
@@ -43,9 +43,9 @@ def conv_bn_relu(in_channels, out_channels, kernel, stride=1, groups=1):
 def he_init(net):
     """Draw every convolution's weights from N(0, 2 / fan_out), in place.
 
-    fan_out is out_channels x kernel area: a ReLU halves the variance, the 2 makes up for
-    it, and gradients keep their size from layer to layer. Batch normalisation starts at scale 1
-    and shift 0, which is PyTorch's default.
+    fan_out is out_channels x kernel area. A ReLU halves the variance and the 2 makes up for it, so
+    gradients keep their size from layer to layer. Batch normalisation starts at scale 1 and shift
+    0, which is PyTorch's default.
 
     Source:
         He et al. 2015, section 2.2, "backward propagation case".

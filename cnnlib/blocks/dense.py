@@ -1,4 +1,4 @@
-"""The parts of a DenseNet: a layer, the block that concatenates layers, the step between blocks."""
+"""The parts of a DenseNet: the layer, the block of layers, and the step between blocks."""
 
 from contextlib import nullcontext
 
@@ -10,7 +10,7 @@ from cnnlib.blocks.residual import bn_relu
 
 
 def bn_relu_conv(in_channels, out_channels, kernel):
-    """Build a batch normalisation, a ReLU and a convolution that keeps the size.
+    """Build batch normalisation and a ReLU followed by a convolution that keeps the size.
 
     Shape:
         (N, in_channels, H, W) -> (N, out_channels, H, W), for an odd kernel
@@ -20,14 +20,14 @@ def bn_relu_conv(in_channels, out_channels, kernel):
 
 
 class DenseLayer(nn.Module):
-    """A 3x3 convolution that reads all maps before it and makes a few new ones.
+    """A 3x3 convolution that reads all earlier maps and adds a few new ones.
 
     Shape:
-        Any number of (N, C_i, H, W), of in_channels channels together -> (N, growth_rate, H, W)
+        Any number of (N, C_i, H, W), in_channels channels in total -> (N, growth_rate, H, W)
 
     Args:
-        in_channels: In channels, of all inputs together.
-        growth_rate: Channels that the layer makes, k in the paper.
+        in_channels: In channels, of all inputs in total.
+        growth_rate: Channels that the layer adds, k in the paper.
         bottleneck: Whether a 1x1 convolution to 4 x growth_rate channels comes first.
 
     Source:
@@ -45,9 +45,9 @@ class DenseLayer(nn.Module):
 
 
 class BuffersKept:
-    """A context that restores the buffers of a network at its end: the running statistics.
+    """A context that restores a network's buffers, the running statistics, when it ends.
 
-    It can be entered any number of times: each backward pass through a graph enters it once.
+    It can be entered repeatedly: each backward pass through a graph enters it once.
     """
 
     def __init__(self, net):
@@ -64,7 +64,7 @@ class BuffersKept:
 def recomputed(layer, *features):
     """Run a layer without storing its activations, and run it again for its gradients.
 
-    The second run sees the same batch, which must not count twice in the running statistics.
+    The second run sees the same batch, which must not enter the running statistics twice.
     """
     return checkpoint(
         layer,
@@ -84,10 +84,10 @@ class DenseBlock(nn.Module):
         in_channels: In channels, k_0 in the paper.
         layers: Number of layers.
         growth_rate: Channels that each layer adds, k in the paper.
-        bottleneck: Whether each 3x3 has a 1x1 convolution before it.
-        memory_efficient: Whether to store the outputs of the layers only, and to compute the other
-            activations again for the gradients. Gradients and running statistics are the same to
-            the bit, if the network stays in training mode from the forward to the backward pass.
+        bottleneck: Whether a 1x1 convolution precedes each 3x3.
+        memory_efficient: Whether to store only the outputs of the layers and to recompute the other
+            activations for the gradients. Gradients and running statistics are bitwise the same if
+            the network stays in training mode from the forward to the backward pass.
 
     Source:
         Huang et al. 2017, figure 1 and equation 2. memory_efficient: Pleiss et al. 2017.
@@ -112,7 +112,7 @@ class DenseBlock(nn.Module):
 
 
 class Transition(nn.Module):
-    """The step between two blocks: a 1x1 convolution to fewer channels, and a pooling by 2.
+    """The step between two blocks: a 1x1 convolution to fewer channels and a 2x2 pooling.
 
     Shape:
         (N, in_channels, H, W) -> (N, out_channels, floor(H / 2), floor(W / 2))

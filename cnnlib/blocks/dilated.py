@@ -4,7 +4,7 @@ from torch import nn
 
 
 def dilated_conv(in_channels, out_channels, rate):
-    """Build a 3x3 convolution with `rate` pixels from tap to tap, batch normalisation and a ReLU.
+    """Build a dilated 3x3 convolution followed by batch normalisation and a ReLU.
 
     Shape:
         (N, in_channels, H, W) -> (N, out_channels, H, W), since the padding equals the rate

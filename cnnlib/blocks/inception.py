@@ -1,7 +1,7 @@
-"""The Inception blocks of Szegedy et al. 2015, of Ioffe and Szegedy 2015, and a small one.
+"""The Inception blocks of Szegedy et al. 2015 and of Ioffe and Szegedy 2015, and a small one.
 
-Every block reads its input with several arms side by side and concatenates their outputs. The
-arms are attributes; `forward` ends with the concatenation.
+Every block reads its input with several parallel arms and concatenates their outputs. The arms are
+attributes, and `forward` ends with the concatenation.
 """
 
 import torch
@@ -11,7 +11,7 @@ from cnnlib.blocks.conv import conv_bn_relu
 
 
 def conv_relu(in_channels, out_channels, kernel, stride=1):
-    """Build a convolution, with a bias, and a ReLU: the unit of the first GoogLeNet.
+    """Build a convolution with a bias, followed by a ReLU: the unit of the first GoogLeNet.
 
     Shape and Args:
         As in `conv_bn_relu`.
@@ -100,7 +100,7 @@ class MiniInception(nn.Module):
 
 
 class AuxiliaryHead(nn.Module):
-    """A small classifier on a middle layer, which sends it a gradient of its own.
+    """A small classifier on a middle layer, which receives an extra gradient from it.
 
     Shape:
         (N, in_channels, H, W) -> (N, num_classes)

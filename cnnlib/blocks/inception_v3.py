@@ -10,7 +10,7 @@ from torch import nn
 
 
 def conv_unit(in_channels, out_channels, kernel, stride=1, padding="same"):
-    """Build a convolution, batch normalisation with eps 0.001, and a ReLU.
+    """Build a convolution followed by batch normalisation with eps 0.001 and a ReLU.
 
     Shape:
         (N, in_channels, H, W) -> (N, out_channels, H, W), or with padding="valid"
@@ -21,7 +21,7 @@ def conv_unit(in_channels, out_channels, kernel, stride=1, padding="same"):
         out_channels: Out channels.
         kernel: Side of the kernel in pixels, or (height, width).
         stride: Stride in pixels. Above 1 it needs padding="valid".
-        padding: "same" keeps the size, "valid" pads nothing.
+        padding: Either "same", which keeps the size, or "valid", which adds nothing.
     """
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, kernel, stride, padding, bias=False),
@@ -40,7 +40,7 @@ class InceptionA(nn.Module):
         Szegedy et al. 2016, figure 5.
 
     Departures:
-        As in the published code, one arm keeps its 5x5, where the figure has two 3x3.
+        As in the published code, one arm keeps its 5x5, which the figure replaces by two 3x3.
     """
 
     def __init__(self, in_channels, pool_channels):
@@ -59,7 +59,7 @@ class InceptionA(nn.Module):
 
 
 class InceptionB(nn.Module):
-    """The reduction from 35x35 to 17x17: strided convolutions beside a pooling.
+    """The reduction from 35x35 to 17x17: two strided arms beside a pooling.
 
     Shape:
         (N, in_channels, H, W) -> (N, 480 + in_channels, floor((H - 1) / 2), floor((W - 1) / 2))
@@ -152,7 +152,7 @@ class Fork(nn.Module):
 
     Args:
         in_channels: In channels.
-        out_channels: Out channels of each of the two.
+        out_channels: Out channels of each of the two kernels.
     """
 
     def __init__(self, in_channels, out_channels):
@@ -165,7 +165,7 @@ class Fork(nn.Module):
 
 
 class InceptionE(nn.Module):
-    """The block at 8x8: 1x3 and 3x1 side by side, since there is room in channels, not in pixels.
+    """The block at 8x8: 1x3 and 3x1 side by side, for many features on the coarsest grid.
 
     Shape:
         (N, in_channels, H, W) -> (N, 2048, H, W)
@@ -188,7 +188,7 @@ class InceptionE(nn.Module):
 
 
 class AuxiliaryHeadV3(nn.Module):
-    """The side classifier at 17x17.
+    """The auxiliary classifier at 17x17.
 
     Shape:
         (N, in_channels, H, W) -> (N, num_classes), for H and W of at least 17

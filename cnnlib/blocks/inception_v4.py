@@ -13,7 +13,7 @@ from cnnlib.blocks.inception_v3 import Fork, conv_unit
 
 
 def average_pool(in_channels, out_channels):
-    """Build the pooling arm: a 3x3 mean that does not count the padding, and a 1x1."""
+    """Build the pooling arm: a 3x3 mean that ignores the padding, and a 1x1."""
     return nn.Sequential(
         nn.AvgPool2d(3, 1, padding=1, count_include_pad=False),
         conv_unit(in_channels, out_channels, 1),
@@ -29,11 +29,11 @@ class StemPool(nn.Module):
 
     Args:
         left: The arm whose channels come first.
-        right: The other one.
+        right: The other arm.
 
     Source:
-        Szegedy et al. 2017, figure 3: the first fork of the stem, where the pooling stands on the
-        left, and the third, where it stands on the right.
+        Szegedy et al. 2017, figure 3: the first fork of the stem, with the pooling on the left, and
+        the third, with the pooling on the right.
     """
 
     def __init__(self, left, right):
@@ -128,7 +128,7 @@ class InceptionV4B(nn.Module):
         (N, 1024, H, W) -> (N, 1024, H, W)
 
     Source:
-        Szegedy et al. 2017, figure 5, with the order of flat and tall of the published code.
+        Szegedy et al. 2017, figure 5, with flat and tall kernels ordered as in the published code.
     """
 
     def __init__(self):
@@ -178,7 +178,7 @@ class ReductionV4B(nn.Module):
 
 
 class InceptionV4C(nn.Module):
-    """The block at 8x8: two arms end in a fork.
+    """The block at 8x8, two arms of which end in a fork.
 
     Shape:
         (N, 1536, H, W) -> (N, 1536, H, W)
@@ -227,7 +227,7 @@ class InceptionResNetStem(nn.Module):
 
 
 class InceptionResNetA(nn.Module):
-    """Three arms, concatenated, brought to the channels of the input by a 1x1, and added to it.
+    """Three arms, concatenated, projected by a 1x1 to the channels of the input, and added to it.
 
     Shape:
         (N, 320, H, W) -> (N, 320, H, W)

@@ -7,7 +7,7 @@ from cnnlib.blocks.conv import conv_bn, conv_bn_relu
 
 
 def shortcut(in_channels, out_channels, stride):
-    """Build the path beside a residual: the identity, or a 1x1 convolution if the shape changes.
+    """Build the shortcut past a residual: identity, or a 1x1 convolution if the shape changes.
 
     Shape:
         (N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))
@@ -48,7 +48,7 @@ class BasicBlock(nn.Module):
         (N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))
 
     Source:
-        He et al. 2016, figure 5 left. The stride sits in the first convolution.
+        He et al. 2016, figure 5 left. The first convolution has the stride.
     """
 
     def __init__(self, in_channels, out_channels, stride=1):
@@ -70,14 +70,14 @@ class Bottleneck(nn.Module):
         (N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))
 
     Raises:
-        ValueError: out_channels is not a multiple of 4.
+        ValueError: `out_channels` is not a multiple of 4.
 
     Source:
         He et al. 2016, figure 5 right.
 
     Departures:
-        The paper strides the first 1x1, which skips three of four pixels. Here the 3x3 strides, as
-        in torchvision (version "1.5").
+        In the paper the first 1x1 has the stride and skips three of four pixels. Here the 3x3 has
+        it, as in torchvision (version "1.5").
     """
 
     def __init__(self, in_channels, out_channels, stride=1):
@@ -100,7 +100,7 @@ class Bottleneck(nn.Module):
 
 
 def bn_relu(channels):
-    """Build a batch normalisation and a ReLU, which pre-activation puts before a convolution.
+    """Build the batch normalisation and ReLU that pre-activation puts before a convolution.
 
     Shape:
         (N, channels, H, W) -> (N, channels, H, W)

@@ -1,6 +1,6 @@
 """Bottlenecks that split their channels: ResNeXt into groups, IBN into halves, Res2Net into scales.
 
-`width_for` gives all bottlenecks of this file and of `attention` the channels of their 3x3.
+`width_for` returns the channels of the 3x3 for all bottlenecks of this file and of `attention`.
 """
 
 from math import gcd
@@ -21,7 +21,7 @@ def width_for(out_channels, width=64):
         width: Channels of the 3x3 per 256 out channels. 64 is the quarter of He et al. 2016.
 
     Raises:
-        ValueError: The proportion is no whole number of channels.
+        ValueError: The proportion is not a whole number of channels.
     """
     step = 256 // gcd(width, 256)
     if out_channels < step or out_channels % step:
@@ -42,7 +42,7 @@ class ResNeXtBlock(nn.Module):
         in_channels: In channels.
         out_channels: Out channels.
         stride: Stride of the 3x3.
-        groups: Groups of the 3x3, the paper's cardinality C.
+        groups: Number of groups of the 3x3, the paper's cardinality C.
         width: Channels per group and 256 out channels, the paper's d.
 
     Source:
@@ -85,7 +85,7 @@ class IBN(nn.Module):
 
 
 class IBNBottleneck(nn.Module):
-    """Bottleneck whose first normalisation is half instance, half batch.
+    """Bottleneck whose first normalisation is half instance and half batch normalisation.
 
     Shape:
         (N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))
@@ -111,20 +111,20 @@ class IBNBottleneck(nn.Module):
 
 
 class Cascade(nn.Module):
-    """Splits of the channels, each convolved together with the result of the one before.
+    """Splits of the channels, each convolved together with the result of the previous one.
 
     Shape:
         (N, scales x width, H, W) -> (N, scales x width, H, W)
 
     Args:
         width: Channels of a split.
-        scales: Splits, the paper's s. The last one passes as it is.
+        scales: Number of splits, the paper's s. The last one passes unchanged.
 
     Source:
         Gao et al. 2021, figure 2(b).
 
     Departures:
-        The paper lets the first split pass. Here it is the last, as in the authors' code.
+        In the paper the first split passes unchanged. Here it is the last, as in the authors' code.
     """
 
     def __init__(self, width, scales):
@@ -144,15 +144,15 @@ class Cascade(nn.Module):
 
 
 class SideBySide(nn.Module):
-    """Splits of the channels, each convolved alone, the last one pooled: for the start of a stage.
+    """Splits of the channels, each convolved alone, the last one pooled, to begin a stage.
 
     Shape:
         (N, scales x width, H, W) -> (N, scales x width, ceil(H / stride), ceil(W / stride))
 
     Args:
         width: Channels of a split.
-        scales: Splits.
-        stride: Stride of the 3x3. With 2, a result no longer has the size of the next split.
+        scales: Number of splits.
+        stride: Stride of the 3x3. At 2, a result no longer has the size of the next split.
 
     Source:
         The code of Gao et al. 2021, for the first block of each stage; the paper does not say.
@@ -184,10 +184,10 @@ class Res2NetBlock(nn.Module):
         out_channels: Out channels.
         stride: Stride of the 3x3.
         width: Channels per split and 256 out channels, the paper's w.
-        scales: Splits, the paper's s; at least 2.
+        scales: Number of splits, the paper's s; at least 2.
 
     Source:
-        Gao et al. 2021, figure 2(b). A block that changes the shape begins a stage: its splits
+        Gao et al. 2021, figure 2(b). A block that changes the shape begins a stage, so its splits
         stand side by side.
     """
 

@@ -1,4 +1,4 @@
-"""The steps of the U-Net of Ronneberger et al. 2015: double convolution, and up again."""
+"""The parts of the U-Net of Ronneberger et al. 2015: double convolution and the step up."""
 
 import torch
 from torch import nn
@@ -21,8 +21,7 @@ def double_conv(in_channels, out_channels, padded=True):
         Ronneberger et al. 2015, figure 1, the blue arrows.
 
     Departures:
-        The paper has the unpadded form. Most code today has the padded one, with batch
-        normalisation.
+        The paper has the unpadded form. Most code today pads and uses batch normalisation.
     """
     if padded:
         return nn.Sequential(
@@ -38,14 +37,14 @@ def double_conv(in_channels, out_channels, padded=True):
 
 
 def center_crop(images, size):
-    """Cut the centre out of images. If the margins cannot be equal, the end loses one pixel more.
+    """Crop images to their centre. If the margins cannot be equal, the end loses one more pixel.
 
     Shape:
         (N, C, >= H, >= W) -> (N, C, H, W)
 
     Args:
-        images: A batch.
-        size: (H, W), in pixels.
+        images: A batch of images.
+        size: (H, W) in pixels.
     """
     top, left = ((old - new) // 2 for old, new in zip(images.shape[2:], size, strict=True))
     height, width = size
@@ -53,14 +52,14 @@ def center_crop(images, size):
 
 
 class UpStep(nn.Module):
-    """A 2x2 transposed convolution with stride 2, the skip beside it, two 3x3 convolutions.
+    """A 2x2 transposed convolution with stride 2, joined by the skip, and two 3x3 convolutions.
 
     Shape:
         (N, in_channels, H, W) and a skip (N, out_channels, >= 2H, >= 2W)
         -> (N, out_channels, 2H, 2W), or (2H - 4, 2W - 4) unpadded
 
     Source:
-        Ronneberger et al. 2015, figure 1: a green arrow, a grey and two blue ones. The grey one,
+        Ronneberger et al. 2015, figure 1: one green, one grey and two blue arrows. The grey one,
         "copy and crop", keeps the centre of the skip; the padded form has nothing to crop.
     """
 
@@ -76,13 +75,13 @@ class UpStep(nn.Module):
 
 
 class PlainUpStep(nn.Module):
-    """An UpStep without the skip: all that it reads has passed the bottom of the U.
+    """An UpStep without the skip: everything that it reads has passed the bottom of the U.
 
     The transposed convolution also makes the channels that the skip would bring. So the other
-    convolutions have equal size, and the step has no fewer parameters than an UpStep.
+    convolutions keep their size, and the step has no fewer parameters than an UpStep.
 
     Shape:
-        (N, in_channels, H, W) and a skip, which is not used
+        (N, in_channels, H, W) and a skip that is ignored
         -> (N, out_channels, 2H, 2W), or (2H - 4, 2W - 4) unpadded
     """
 

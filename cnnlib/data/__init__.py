@@ -1,10 +1,10 @@
-"""Images that stay on the device.
+"""Labelled images that stay on the device.
 
 batches      labelled images in batches, and the Data that `fit` takes
-mnist        Fashion-MNIST, a class for every image
-scenes       several garments on one canvas, a class for every pixel
-transforms   random changes that leave the class of an image
-synthetic    the stand-in where Fashion-MNIST cannot be downloaded
+mnist        Fashion-MNIST, with a class for every image
+scenes       several garments on one canvas, with a class for every pixel
+transforms   random changes that do not alter the class of an image
+synthetic    the stand-in for when Fashion-MNIST cannot be downloaded
 """
 
 from cnnlib.data.batches import Batches, Data

@@ -1,4 +1,4 @@
-"""Refusals of numbers, seeds, sizes and devices: each says what to type."""
+"""Checks of counts, seeds, sizes and devices: each refusal says what to type."""
 
 from numbers import Integral
 from typing import Any
@@ -9,7 +9,7 @@ import torch
 def check_count(
     name: str, value: Any, most: int | None = None, *, least: int = 1, usual: int = 128
 ) -> int:
-    """Return a whole number from least to most as an int, or refuse it and propose the usual."""
+    """Return a whole number from least to most as an int, or refuse it and suggest the usual."""
     if not _is_whole(value) or value < least or (most is not None and value > most):
         limit = f"from {least}" if most is None else f"from {least} to {most:,}"
         proposal = usual if most is None else min(most, usual)
@@ -18,7 +18,7 @@ def check_count(
 
 
 def check_device(device: Any) -> torch.device:
-    """Return the device, None being the GPU where there is one; it must be able to hold data."""
+    """Return the device, or for None a GPU if there is one; it must be able to hold data."""
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -32,7 +32,7 @@ def check_device(device: Any) -> torch.device:
 
 
 def check_image_size(size: Any) -> tuple[int, int]:
-    """Return a size, a side or (height, width) in pixels, as (height, width)."""
+    """Return a size in pixels, given as one side or as (height, width), as (height, width)."""
     sides = size if isinstance(size, tuple | list) else (size, size)
     if len(sides) != 2 or not all(_is_whole(side) and side >= 1 for side in sides):
         raise ValueError(
@@ -42,7 +42,7 @@ def check_image_size(size: Any) -> tuple[int, int]:
 
 
 def check_seed(seed: Any) -> int:
-    """Return a seed as an int. Twice the seed, plus 1, must be one for torch, too."""
+    """Return a seed as an int. Twice the seed plus 1 must also be a valid seed for torch."""
     if not _is_whole(seed):
         raise ValueError(f"seed={seed!r} must be a whole number: try seed=0")
     if not -(2**62) <= seed < 2**63:
@@ -51,5 +51,5 @@ def check_seed(seed: Any) -> int:
 
 
 def _is_whole(value):
-    """Return whether a value is a whole number: an int or one of numpy's, and no bool."""
+    """Return whether a value is an integer of Python or NumPy, and not a bool."""
     return isinstance(value, Integral) and not isinstance(value, bool)

@@ -17,31 +17,31 @@ from filelock import FileLock
 from platformdirs import user_cache_path
 
 SITE = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"
-PATIENCE = 10  # seconds for which the site may be silent
-TEMPORARY = Path(tempfile.gettempdir(), "cnnlib")  # where every user may write
-MD5 = {  # of the unpacked files: an archive may have been packed by anyone
+PATIENCE = 10  # seconds without a reply before giving up
+TEMPORARY = Path(tempfile.gettempdir(), "cnnlib")  # writable for every user
+MD5 = {  # of the unpacked files, since archives of the same file may differ
     "train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
     "train-labels-idx1-ubyte": "9018921c3c673c538a1fc5bad174d6f9",
     "t10k-images-idx3-ubyte": "8181f5470baa50b63fa0f6fddb340f0a",
     "t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965",
 }
-UNREACHABLE: set[Path] = set()  # folders for which a download has failed in this process
+UNREACHABLE: set[Path] = set()  # folders whose download has failed in this process
 
 
 def fetch(root: str | Path | None = None) -> Path:
-    """Make sure that the four unpacked files exist, whole, and return their folder.
+    """Make sure that the four unpacked files exist and are intact, and return their folder.
 
-    It is FashionMNIST/raw in the folder that is asked for, where torchvision keeps them, too. What
-    lies in the folder is unpacked; if it cannot be written, into the user's cache. What is missing
-    is downloaded. Damaged files are named; in FashionMNIST/raw they are replaced, elsewhere kept.
+    The folder is FashionMNIST/raw under the root, as in torchvision. Archives found under the root
+    are unpacked there, or into the user's cache if the root is read-only. Missing files are
+    downloaded. Damaged files are reported; those in FashionMNIST/raw are replaced, others are kept.
 
     Args:
         root: A folder, its FashionMNIST or its FashionMNIST/raw. None: the folder that CNNLIB_DATA
             names, else the user's cache folder.
 
     Raises:
-        OSError: They could be neither found nor downloaded.
-        ValueError: It is something else than a folder.
+        OSError: The files could be neither found nor downloaded.
+        ValueError: The root is not a folder.
     """
     folder = _folder(root)
     try:
@@ -50,28 +50,28 @@ def fetch(root: str | Path | None = None) -> Path:
             if all(path == raw / name for name, path in found.items()):
                 return raw
             if _can_write(raw):
-                # No download takes half an hour: a process that holds the lock for longer hangs.
+                # No download takes half an hour, so a process that holds the lock for longer hangs.
                 with FileLock(raw / "fashion_mnist.lock", timeout=1800):
                     for name in MD5:
                         _provide(name, raw, folder)
                 return raw
-            if None in found.values():  # a download goes where it was asked for, or nowhere
+            if None in found.values():  # download to the requested folder only
                 break
         raise OSError(f"{raw} cannot be written")
     except (OSError, RuntimeError, HTTPException) as error:
         reason = " ".join(str(error).split()).rstrip(".")
         raise OSError(
-            f"{reason}. It was looked for in {folder}, where you can put the four files yourself: "
+            f"{reason}. The search began in {folder}, where you can put the four files yourself: "
             + ", ".join(f"{name}.gz" for name in MD5)
         ) from error
 
 
 def _folder(root):
-    """Return the folder that is asked for."""
+    """Return the requested folder."""
     name, folder = "root", root
     if folder is None:
         name, folder = "CNNLIB_DATA", os.environ.get("CNNLIB_DATA") or _cache()
-    with suppress(RuntimeError, TypeError):  # the home of nobody; no path at all
+    with suppress(RuntimeError, TypeError):  # an unknown home; not a path
         path = Path(folder).expanduser().absolute()
         existing = filter(os.path.exists, (path, *path.parents))
         if folder != "" and all(map(os.path.isdir, existing)):
@@ -89,14 +89,14 @@ def _cache():
 
 
 def _raw(folder):
-    """Return the FashionMNIST/raw of a folder, which may also be one of these two."""
+    """Return the FashionMNIST/raw of a folder, which may be either of these two itself."""
     if folder.parts[-2:] == ("FashionMNIST", "raw"):
         return folder
     return folder / "raw" if folder.name == "FashionMNIST" else folder / "FashionMNIST" / "raw"
 
 
 def _can_write(folder):
-    """Return whether a file can be made in a folder. `os.access` does not know it on Windows."""
+    """Return whether a folder is writable, which `os.access` does not know on Windows."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -106,9 +106,9 @@ def _can_write(folder):
 
 
 def _candidates(name, raw, folder):
-    """Return the paths where a file may lie: in raw, or where people put it, packed or not.
+    """Return the paths at which a file may be: in raw, or where people put it, packed or not.
 
-    Some sites, such as Kaggle, write a dot in its name: train-images.idx3-ubyte.
+    Some sites, such as Kaggle, put a dot in its name: train-images.idx3-ubyte.
     """
     places = dict.fromkeys([raw, _raw(folder), folder, folder / "raw", folder / "FashionMNIST"])
     names = [name, f"{name}.gz"]
@@ -117,21 +117,21 @@ def _candidates(name, raw, folder):
 
 
 def _find(name, raw, folder):
-    """Return the first path that holds a file whole, or None."""
+    """Return the first path that holds an intact copy of a file, or None."""
     paths = _candidates(name, raw, folder)
     return next((path for path in paths if _md5(path) == MD5[name]), None)
 
 
 def _provide(name, raw, folder):
-    """Unpack or download a file into raw, and name the damaged copies that are met before."""
+    """Unpack or download a file into raw, and report damaged copies on the way."""
     for path in _candidates(name, raw, folder):
         md5 = _md5(path)
         if md5 == MD5[name]:
             break
         if md5 and path.parent == raw and path.name.removesuffix(".gz") == name:
-            print(f"{path.name} is damaged or half-written: it is replaced")
+            print(f"{path.name} is damaged or incomplete and will be replaced")
         elif md5:
-            print(f"{path} is damaged or is not of Fashion-MNIST: it is left as it is")
+            print(f"{path} is damaged or not part of Fashion-MNIST, and is left alone")
     else:
         path = _download(raw / f"{name}.gz")
     if path != raw / name:
@@ -140,15 +140,15 @@ def _provide(name, raw, folder):
 
 
 def _download(archive):
-    """Download an archive and return its path; after a failure, do not try again."""
+    """Download an archive and return its path; after one failure, do not try again."""
     if archive.parent in UNREACHABLE:
-        raise OSError("a download failed before; restart the kernel to try again")
+        raise OSError("an earlier download failed; restart the kernel to try again")
     url = f"{SITE}/{archive.name}"
     try:
         with urlopen(url, timeout=PATIENCE) as response:
             _write(response, archive)
         if _md5(archive) != MD5[archive.stem]:
-            raise OSError("what came is damaged")
+            raise OSError("the downloaded file is damaged")
     except (OSError, RuntimeError, HTTPException) as error:
         UNREACHABLE.add(archive.parent)
         raise OSError(f"Error downloading {url}: {error}") from error
@@ -156,7 +156,7 @@ def _download(archive):
 
 
 def _write(source, target):
-    """Copy an open file to a path. The copy gets its name only when it is whole."""
+    """Copy an open file to a path, atomically."""
     part = target.with_name(f"{target.name}.part")
     try:
         with part.open("wb") as file:
@@ -167,13 +167,13 @@ def _write(source, target):
 
 
 def _open(path):
-    """Open a file to read its bytes, those of an archive unpacked."""
+    """Open a file to read its bytes, and unpack an archive on the way."""
     return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
 
 
 def _md5(path):
     """Return the checksum of the unpacked content of a file, or None if there is no such file."""
-    if not os.path.isfile(path):  # which is also the answer for a folder that is closed to us
+    if not os.path.isfile(path):  # also false in a folder that we may not read
         return None
     try:
         with _open(path) as file:
@@ -183,7 +183,7 @@ def _md5(path):
 
 
 def read(raw: Path, split: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return images (count, 1, 28, 28) and labels (count) of the "train" or "test" split."""
+    """Return the images (count, 1, 28, 28) and labels (count) of the "train" or "test" split."""
     prefix = {"train": "train", "test": "t10k"}[split]
     images = _read_idx(raw / f"{prefix}-images-idx3-ubyte")
     labels = _read_idx(raw / f"{prefix}-labels-idx1-ubyte")
@@ -191,11 +191,11 @@ def read(raw: Path, split: str) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _read_idx(path):
-    """Return what a file in the IDX format holds, as bytes.
+    """Return the bytes that a file in the IDX format holds.
 
-    All numbers in its header have four bytes, the highest first. The first is 0x803 for images and
-    0x801 for labels: 8 says that the elements are unsigned bytes, and 3 or 1 is the number of
-    dimensions. The length of each dimension follows, then the elements, row by row.
+    All numbers in its header are big-endian and have four bytes. The first is 0x803 for images and
+    0x801 for labels: 8 stands for unsigned bytes, and 3 or 1 is the number of dimensions. The
+    length of each dimension follows, then the elements, row by row.
     """
     content = bytearray(path.read_bytes())  # writable, as torch wants it
     dimensions = {0x803: 3, 0x801: 1}[int.from_bytes(content[:4])]

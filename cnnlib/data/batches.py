@@ -1,4 +1,4 @@
-"""Batches of labelled images that stay on the device, and the data set that `fit` takes."""
+"""Batches of labelled images that stay on the device, and the dataset that `fit` takes."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -23,20 +23,20 @@ BANNER = (
 
 @dataclass(eq=False, repr=False)
 class Batches:
-    """Labelled images that stay on the device, and are read batch by batch.
+    """Labelled images that stay on the device and are read batch by batch.
 
-    `for images, labels in batches` reads one epoch: epoch 1, the next time epoch 2, and so on. The
-    images are float32 (N, C, H, W) with values in 0..1, as torchvision's ToTensor has them, and the
-    labels are int64. The last batch may be short.
+    Each `for images, labels in batches` reads one more epoch, starting from epoch 1. The images are
+    float32 (N, C, H, W) in 0..1, as torchvision's ToTensor returns them, and the labels are int64.
+    The last batch may be short.
 
     Args:
         images: Bytes (count, C, h, w).
         labels: Class indices (count), or label maps (count, H, W) with a class for every pixel.
-        size: (H, W) of the images in a batch, in pixels. They are resized batch by batch, and
-            rounded to bytes, as PIL does it.
+        size: (H, W) of the images in a batch, in pixels. They are resized batch by batch and
+            rounded to bytes, as PIL does.
         batch_size: Images per batch.
-        shuffle: Whether each epoch has an order of its own.
-        seed: Decides the orders.
+        shuffle: Whether each epoch has its own order.
+        seed: Sets the order of every epoch.
         transforms: Functions that change each batch of images in turn, such as `random_flip`.
     """
 
@@ -47,8 +47,8 @@ class Batches:
     shuffle: bool
     seed: int = 0
     transforms: tuple[Callable[[Tensor], Tensor], ...] = ()
-    _shard: tuple[int, int] = (0, 1)  # the index of this shard, and how many there are
-    _epochs: int = field(default=0, init=False)  # that were begun; a copy begins anew
+    _shard: tuple[int, int] = (0, 1)  # index and number of shards
+    _epochs: int = field(default=0, init=False)  # begun so far; a copy starts again
 
     @property
     def device(self) -> torch.device:
@@ -71,17 +71,17 @@ class Batches:
         return self.epoch(self._epochs)
 
     def epoch(self, number: int, seed: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """Read the batches of one epoch, whose order follows from the seed and the number alone.
+        """Read the batches of one epoch, whose order depends only on the seed and the number.
 
-        The two together seed a generator of NumPy, which keeps (1, 2) apart from (2, 1) and (0, 3).
-        It runs on the CPU, so every device has the same order.
+        Both together seed a NumPy generator, which tells (1, 2) from (2, 1) and (0, 3). It runs on
+        the CPU, so the order is the same on every device.
 
         Args:
             number: Number of the epoch, from 1.
-            seed: Decides the orders. None: the seed of these batches.
+            seed: Sets the order. None: the seed of these batches.
 
         Raises:
-            ValueError: There is no such epoch, or it is no seed.
+            ValueError: The number or the seed is out of range.
         """
         number = check_count("number", number, usual=1)
         seed = check_seed(self.seed if seed is None else seed)
@@ -111,10 +111,10 @@ class Batches:
         return replace(self, batch_size=batch_size)
 
     def shard(self, index: int, num_shards: int) -> "Batches":
-        """Return part `index`, from 0, of `num_shards` equal parts of each batch.
+        """Return shard `index`, from 0, of `num_shards` equal shards of each batch.
 
         Raises:
-            ValueError: There are more parts than images.
+            ValueError: There are more shards than images.
         """
         if num_shards > len(self.labels):
             raise ValueError(
@@ -127,7 +127,7 @@ class Batches:
 
 @dataclass(frozen=True, repr=False)
 class Data:
-    """A data set for `fit`: its training and test batches, and what they are.
+    """A dataset for `fit`: training and test batches, and what they show.
 
     Args:
         train: Shuffled Batches.
@@ -153,12 +153,12 @@ class Data:
 
     @property
     def has_label_maps(self) -> bool:
-        """Whether there is a class for every pixel, as in scenes, and not for every image."""
+        """Whether every pixel has a class, as in scenes, rather than every image."""
         return self.train.labels.ndim > 1
 
     @property
     def banner(self) -> str:
-        """A warning that belongs beside every number from the stand-in; empty for real data."""
+        """A warning to show beside every number from the stand-in; empty for real data."""
         return BANNER if self.source == SYNTHETIC else ""
 
     def __str__(self):
@@ -171,11 +171,10 @@ class Data:
     __repr__ = __str__
 
     def select_classes(self, *names: str) -> "Data":
-        """Return the Data of some classes, labelled 0, 1, ... in the order given.
+        """Return the Data of some classes, labelled 0, 1, ... in the given order.
 
         Raises:
-            ValueError: There is no class of that name, or one is named twice, or none is; or the
-                labels are maps.
+            ValueError: A name is unknown or repeated, no name is given, or the labels are maps.
         """
         if self.has_label_maps:
             asked = f"select_classes({', '.join(map(repr, names))})"
@@ -200,17 +199,17 @@ class Data:
         return replace(self, train=select(self.train), test=select(self.test), classes=names)
 
     def hold_out(self, count: int, seed: int = 0) -> "Data":
-        """Return the Data whose test images are some of the training images, taken from those.
+        """Return the Data with some training images held out, which replace the test images.
 
-        What is chosen by an accuracy is fitted to the images that gave it. So choose a rate or a
-        recipe by images held out, and test it once, when it is chosen.
+        A choice made by an accuracy is fitted to the images behind it. So choose a rate or a recipe
+        on held-out images, and evaluate the choice once on the test images.
 
         Args:
             count: Images to hold out.
-            seed: Decides which.
+            seed: Sets which images.
 
         Raises:
-            ValueError: No training images would be left, or none held out, or it is no seed.
+            ValueError: The count leaves no training or no held-out images, or the seed is invalid.
         """
         images, labels = self.train.images, self.train.labels
         count = check_count("count", count, len(labels) - 1)
@@ -224,22 +223,22 @@ class Data:
         )
 
     def with_transforms(self, *transforms: Callable[[Tensor], Tensor]) -> "Data":
-        """Return the Data whose training images are changed at random, anew in each epoch.
+        """Return the Data with training images that change at random in each epoch.
 
         Args:
-            transforms: Functions of a batch of images (N, C, H, W), applied in turn, that return
-                one of that shape, such as `random_flip`. Labels and test images stay as they are:
-                so images with label maps may change in brightness, but must not move.
+            transforms: Functions, applied in turn, from a batch of images (N, C, H, W) to one of
+                the same shape, such as `random_flip`. Labels and test images stay unchanged, so
+                images with label maps may change in brightness but must not move.
         """
         return replace(self, train=replace(self.train, transforms=transforms))
 
     def show(self, count: int | None = None) -> "Figure":
-        """Draw the first training images with their classes, or above their label maps.
+        """Draw the first training images with their classes or label maps.
 
         Args:
-            count: How many. None: 16 images, or 6 scenes.
+            count: Number of images. None: 16 images or 6 scenes.
         """
-        from cnnlib import plots  # here, because matplotlib takes long to import
+        from cnnlib import plots  # here, since matplotlib is slow to import
 
         usual = 6 if self.has_label_maps else 16
         count = check_count("count", usual if count is None else count, usual=usual)

@@ -31,21 +31,21 @@ def fashion_mnist(
     """Load Fashion-MNIST onto a device.
 
     The four files are looked for in `root`, else in the folder that CNNLIB_DATA names, else in the
-    user's cache folder, and are downloaded where they are missing or damaged. If that fails, a
-    synthetic stand-in with the same classes takes their place, and says so.
+    user's cache folder, and are downloaded if they are missing or damaged. If that fails, a
+    synthetic stand-in with the same classes takes their place, with a warning.
 
     Args:
         size: Side of the images in pixels, or (height, width). The originals are 28x28.
         batch_size: Images per batch.
         train: Training images to keep, the same number from each class. None: all 60,000.
         test: Test images to keep, likewise. None: all 10,000.
-        device: None: the GPU where there is one, else the CPU.
+        device: A torch device or its name. None: a GPU if there is one, else the CPU.
         root: The folder of the four files, packed (.gz) or unpacked. They may lie in the folder
             itself or in its FashionMNIST/raw, which is also where a download puts them.
-        seed: Decides which images are kept, and the order of the training batches.
+        seed: Sets which images are kept and the order of the training batches.
 
     Raises:
-        ValueError: A size, a count or the seed is out of range, or the folder is not one.
+        ValueError: A size, a count or the seed is out of range, or the root is not a folder.
     """
     size = check_image_size(size)
     batch_size = check_count("batch_size", batch_size)
@@ -75,7 +75,7 @@ def fashion_mnist(
 
 
 def stratified_sample(labels: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Return sorted indices of `count` labels, the same number from each class (or one more)."""
+    """Return sorted indices of `count` labels, equally many from each class (or one more)."""
     chosen = []
     for label in range(len(CLASSES)):
         indices = (labels == label).nonzero().flatten()

@@ -1,4 +1,4 @@
-"""Fashion scenes: several garments on one canvas, and a class for every pixel."""
+"""Fashion scenes: several garments on one canvas, with a class for every pixel."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +11,9 @@ from cnnlib.data.batches import Data
 from cnnlib.data.mnist import COUNTS, fashion_mnist
 
 GARMENT = 28  # pixels, the side of a garment's image
-FAINTEST = 9  # grey, of 255: what is darker in a garment's image lies around it or shines through
+FAINTEST = 9  # grey level of 255: darker pixels of a garment's image count as background
 CLOUDS = 5  # blobs along a side of the background
-BRIGHTEST = 120  # grey, of 255, of a cloud; garments are darker and brighter than that
+BRIGHTEST = 120  # grey level of a cloud, of 255; garments have darker and brighter pixels
 
 
 def fashion_scenes(
@@ -29,23 +29,23 @@ def fashion_scenes(
 ) -> Data:
     """Compose scenes from Fashion-MNIST on a device.
 
-    Each garment is picked at random, mirrored or not, and put somewhere on a cloudy canvas, in
-    front of those before. A pixel's label is the foremost garment there, 1 to 10 in Fashion-MNIST's
-    order, or 0, the background. Training scenes hold official training images only, test scenes
-    official test images.
+    Each garment is picked at random, perhaps mirrored, and placed at random on a cloudy canvas, in
+    front of earlier garments. A pixel's label is the class of the foremost garment there, 1 to 10
+    in Fashion-MNIST's order, or 0 for the background. Training scenes hold only official training
+    images, and test scenes only test images.
 
     Args:
         size: Side of the canvas in pixels, or (height, width). A garment has 28x28.
         batch_size: Scenes per batch.
-        train: Training scenes.
-        test: Test scenes.
-        garments: Garments on a canvas. Some may be hidden behind others.
+        train: Number of training scenes.
+        test: Number of test scenes.
+        garments: Garments per canvas. Some may be hidden behind others.
         device: As in `fashion_mnist`.
         root: As in `fashion_mnist`.
-        seed: Decides the scenes, and the order of the training batches.
+        seed: Sets the scenes and the order of the training batches.
 
     Raises:
-        ValueError: A size, a count or the seed is out of range, or the folder is not one.
+        ValueError: A size, a count or the seed is out of range, or the root is not a folder.
     """
     size = check_image_size(size)
     if min(size) < GARMENT:
@@ -66,12 +66,12 @@ def fashion_scenes(
 
 
 def _compose(images, labels, count, size, garments, generator):
-    """Put garments on canvases, each in front of those before.
+    """Put garments on canvases, each in front of the earlier ones.
 
     Shape:
         images (N, 1, 28, 28), labels (N) -> scenes (count, 1, H, W), label maps (count, H, W)
 
-    The generator is one of the CPU, so that every device has the same scenes. In the maps 0 is the
+    The generator runs on the CPU, so the scenes are the same on every device. In the maps 0 is the
     background, so a label k becomes k + 1.
     """
     device = images.device

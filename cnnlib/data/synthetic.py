@@ -1,6 +1,6 @@
-"""Ten synthetic garments, in place of Fashion-MNIST where that cannot be downloaded.
+"""Ten synthetic garments, which replace Fashion-MNIST when it cannot be downloaded.
 
-Each is a drawing, which every image bends in a way of its own and fills with a cloth of its own.
+Each class is a drawing, which every image bends and fills with cloth in its own way.
 """
 
 import torch
@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 SIDE = 28
-BEND = 0.06  # how far a point of the drawing moves at most, as a fraction of half the image
+BEND = 0.06  # the farthest that a point of the drawing moves, as a fraction of half the image
 
-# In the order of Fashion-MNIST's labels. # is cloth; - is a darker detail of it and + a lighter or
-# darker one; where there is a letter, half of the images have cloth.
+# In the order of Fashion-MNIST's labels. # is cloth, - a darker detail, + a lighter or darker one;
+# where a letter stands, half of the images have cloth.
 DRAWINGS = """
 .....##aaaa##..... ......######...... .....###aa###..... .....##....##..... .....###--###.....
 ...####aaaa####... .....++++++++..... ...############... .....##aaaa##..... ...#####--#####...
@@ -46,14 +46,14 @@ DRAWINGS = """
 
 
 def draw(count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Draw grey images, the ten classes of Fashion-MNIST in turn.
+    """Draw grey images of the ten classes of Fashion-MNIST in turn.
 
     Shape:
         images (count, 1, 28, 28) uint8, labels (count) int64
 
     Args:
         count: Number of images.
-        seed: The same seed draws the same images.
+        seed: Sets the images.
     """
     generator = torch.Generator().manual_seed(seed)
     blocks = [map(str.split, block.splitlines()) for block in DRAWINGS.strip().split("\n\n")]
@@ -71,7 +71,7 @@ def _vary(drawing, count, generator):
     """Return images (count, 1, 28, 28) of a drawing, with grey levels between 0 and 1."""
 
     def uniform(low, high, *shape):
-        """Draw a number, or a shape of them, for each image."""
+        """Draw for each image a number, or an array of this shape."""
         numbers = torch.rand(count, *(shape or (1, 1, 1)), generator=generator)
         return low + (high - low) * numbers
 
@@ -101,4 +101,4 @@ def _vary(drawing, count, generator):
     print_ = some(0.25) * uniform(0.2, 0.5) * blobs(14)
     folds = 0.12 * blobs(5) + 0.06 * blobs(SIDE)
     grey = (uniform(0.4, 0.95) + stripes + print_ + folds + detail).clamp(0.1, 1)
-    return grey * (2.5 * cloth - 0.75).clamp(0, 1)  # with edges as sharp as those of a photograph
+    return grey * (2.5 * cloth - 0.75).clamp(0, 1)  # edges as sharp as in a photograph

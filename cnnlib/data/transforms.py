@@ -1,4 +1,4 @@
-"""Random changes of training images that leave their class: each batch at once, on its device."""
+"""Random changes of training images that keep their class, for a whole batch on its device."""
 
 import torch
 import torch.nn.functional as F
@@ -18,14 +18,14 @@ def random_flip(images: Tensor) -> Tensor:
 
 
 def random_crop(images: Tensor, padding: int = 1) -> Tensor:
-    """Cut each image out of itself with a black border: it moves by up to `padding` pixels.
+    """Shift each image at random by up to `padding` pixels, with a black border.
 
     Shape:
         (N, C, H, W) -> (N, C, H, W)
 
     Args:
-        images: A batch.
-        padding: Width of the border in pixels. An image moves by as much in either direction.
+        images: A batch of images.
+        padding: The largest shift, in pixels, in each of the four directions.
 
     Raises:
         ValueError: The padding is not a whole number from 0.

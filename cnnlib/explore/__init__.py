@@ -1,7 +1,4 @@
-"""Extra: a kernel that slides over its input, and explorers of sizes and receptive fields.
-
-Nothing else in the package imports it.
-"""
+"""Extra: a kernel that slides over its input, and explorers of sizes and receptive fields."""
 
 from cnnlib.explore.explorers import conv_explorer, dilation_explorer, transposed_explorer
 from cnnlib.explore.sliding_window import (

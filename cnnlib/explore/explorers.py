@@ -1,7 +1,7 @@
 """Explorers: change a hyperparameter, and the formula, the sizes and the picture follow.
 
-Where no layer takes the hyperparameters, or a picture would be too large to read, the reason stands
-in its place.
+If no layer takes the hyperparameters, or a picture would be too large to read, the reason appears
+instead.
 """
 
 import numpy as np
@@ -12,14 +12,14 @@ from cnnlib.explore.sliding_window import MAX_SIDE, conv_steps, transposed_scatt
 
 LARGEST = 512  # pixels
 ROWS, COLUMNS = np.ogrid[:LARGEST, :LARGEST]
-PIXELS = (5 * ROWS**2 + 3 * COLUMNS**2 + 7 * ROWS * COLUMNS) % 13 % 6  # with no pattern to see
+PIXELS = (1 + 5 * ROWS**2 + 3 * COLUMNS**2 + 7 * ROWS * COLUMNS) % 13 % 6  # no visible pattern
 WEIGHTS = (ROWS**2 + 3 * COLUMNS**2 + 5 * ROWS * COLUMNS + 2 * ROWS) % 7 % 4 - 1
 
 
 def conv_explorer(
     size: int = 7, kernel: int = 3, stride: int = 1, padding: int = 0, dilation: int = 1
 ) -> Page:
-    """Explore a convolution: its output size, the pixels it never reads, each of its steps.
+    """Explore a convolution: its output size, the pixels it never reads, and each of its steps.
 
     The controls start with these hyperparameters, named as in torch.
     """
@@ -35,7 +35,7 @@ def transposed_explorer(
     output_padding: int = 0,
     dilation: int = 1,
 ) -> Page:
-    """Explore a transposed convolution: its output size, and the steps of either view of it.
+    """Explore a transposed convolution: its output size, and the steps of both views of it.
 
     The controls start with these hyperparameters, named as in torch.
     """
@@ -47,7 +47,7 @@ def transposed_explorer(
 def dilation_explorer(rates: tuple[int, ...] = (1, 2, 5), kernel: int = 3) -> Page:
     """Explore a stack of dilated convolutions: its field, the HDC rule, and what it never reads.
 
-    The controls start with these rates, the dilation of each layer, input first, and this kernel.
+    The controls start with these rates (the dilation of each layer, input first) and this kernel.
     """
     stack, listed = hdc(rates, kernel), ", ".join(map(str, rates))
     title = f"Dilation explorer: rates {listed}, kernel {kernel}"
@@ -58,7 +58,7 @@ def dilation_explorer(rates: tuple[int, ...] = (1, 2, 5), kernel: int = 3) -> Pa
 
 
 def _sliding_page(title, kind, steps, size, kernel, options):
-    """Return a page whose static form is the first step, or why there is none."""
+    """Return a page whose static form is the first step, or the reason why there is none."""
     try:
         static = first_step(steps(PIXELS[:size, :size], WEIGHTS[:kernel, :kernel], **options))
     except ValueError as refusal:

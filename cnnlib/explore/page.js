@@ -8,8 +8,8 @@ function make(tag, attributes = {}, ...children) {
   return element;
 }
 
-// A grid is one tab stop, and arrow keys move in it. `lookAt` is told which cell has the pointer or
-// the focus, and null where none has.
+// A grid is one tab stop, and arrow keys move within it. `lookAt` receives the cell that has the
+// pointer or the focus, or null if none has.
 function makeGrid(kind, label, { columns, data }, longest, lookAt) {
   const cells = data.map((isData) =>
     make("span", { role: "gridcell", class: isData ? "" : "others" }));
@@ -45,7 +45,7 @@ function makeGrid(kind, label, { columns, data }, longest, lookAt) {
   return { panel: make("div", {}, make("div", { class: "label" }, label), grid), draw };
 }
 
-// Play the steps of a model in an element; return how to ask which step is shown.
+// Play the steps of a model in an element; return a function that tells which step is shown.
 function play(stage, model, start = 0) {
   const { title, source, kernel, target, steps } = model, last = steps.length - 1;
   const sums = totals(model), links = steps.flatMap((_, step) => stepLinks(model, step));
@@ -119,7 +119,8 @@ function play(stage, model, start = 0) {
     [neverRead.size, "hatched: never read"],
     [neverWritten.size, "hatched: never written"],
   ].flatMap(([isShown, text]) => (isShown ? [text] : []));
-  const style = `--all: ${source.columns + kernel.columns + target.columns}`;
+  const columns = [source, kernel, target].map((grid) => grid.columns);
+  const style = `--all: ${columns.reduce((a, b) => a + b)}; --widest: ${Math.max(...columns)}`;
   const middle = make("div", {}, weights.panel, products.panel);
   stage.replaceChildren(
     make("div", { class: "title" }, title),
@@ -163,11 +164,11 @@ function drawRates(stage, { rates, kernel }) {
     words.textContent = cell === null
       ? "Each number counts the paths to the output; hatched cells have none. Point at a cell."
       : `paths from this cell to the output: ${counts[row][cell]}; `
-        + `input cells that it is made from: ${active[depth].size}`;
+        + `input cells that it depends on: ${active[depth].size}`;
   }
 
   const side = Math.max(3, Math.floor(260 / width));
-  const key = "The square field: the darker, the more paths; white has none.";
+  const key = "The square field: darker cells have more paths, and white cells have none.";
   const size = { width: width * side, height: width * side };
   const map = make("canvas", { role: "img", "aria-label": key, ...size });
   const pen = map.getContext("2d"), most = Math.max(...paths) ** 2;
@@ -186,7 +187,7 @@ function drawRates(stage, { rates, kernel }) {
   draw(0, null);
 }
 
-// A control's element, and how to read its value; numbers beyond the slider can be typed.
+// Return a control's element and a function that reads it; numbers beyond the slider can be typed.
 function makeControl(name, value, update) {
   const option = (text) => make("option", {}, text);
   const input = name === "view" ? make("select", {}, option(value), option("zero insertion"))
@@ -215,7 +216,7 @@ function explore(card, { kind, values, pixels, weights }) {
     [name, makeControl(name, value, update)]);
   let stepShown = () => 0;
 
-  // Run an action, or say why it is refused.
+  // Run an action, or show why it is refused.
   function attempt(element, action, before = "") {
     try {
       return action();

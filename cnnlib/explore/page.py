@@ -1,4 +1,4 @@
-"""A picture that a reader moves: HTML and its script, with no kernel and no network behind it.
+"""Interactive pictures: HTML with its own script, which needs no kernel and no network.
 
 steps.js holds the sizes, steps and words, page.js the grids and controls, page.css the look.
 """
@@ -22,8 +22,8 @@ class Page:
 
     Args:
         title: What the page shows.
-        static: HTML that stands there until the script runs, and where none may run.
-        data: What the script is given.
+        static: HTML to show until the script runs, and where no script may run.
+        data: The input of the script.
     """
 
     title: str
@@ -41,7 +41,8 @@ class Page:
         data = json.dumps(self.data, ensure_ascii=False, separators=(",", ":"))
         return (
             f'<div class="cnnlib-page" role="group" aria-label="{self.title}">\n'
-            f"{self.static}\n<template><style>\n{style}</style></template>\n"
+            f"<p><em>Run this cell to move it.</em></p>\n{self.static}\n"
+            f"<template><style>\n{style}</style></template>\n"
             f'<script type="application/json">{data}</script>\n'
             f"<script>(() => {{\n{steps}\n{page}}})();</script>\n</div>"
         )
@@ -53,20 +54,21 @@ def player(window: "SlidingWindow") -> Page:
 
 
 def first_step(window: "SlidingWindow") -> str:
-    """Write the first step as tables, its cells in bold."""
+    """Return the first step as HTML tables, with its cells in bold."""
     source, kernel, target = window.source, window.kernel, window.target
+    written, framed = target_texts(window, 0), target.mask(window.writes[0])
     return "\n".join(
         [
             f"<p>{window.title}: step 1 of {window.num_steps}</p>",
             table(source.label, texts(source.values), source.mask(window.reads[0])),
             table(kernel.label, texts(kernel.values)),
-            table(target.label, target_texts(window, 0), target.mask(window.writes[0])),
+            table(target.label, np.where(written == "", "\N{MIDDLE DOT}", written), framed),
         ]
     )
 
 
 def table(label: str, rows: np.ndarray, bold: np.ndarray | None = None) -> str:
-    """Write a table; `bold` is a mask of the cells that stand out."""
+    """Return an HTML table; `bold` is a mask of the cells to emphasise."""
     cells = rows.astype(str).astype(object)
     if bold is not None:
         cells[bold] = "<b>" + cells[bold] + "</b>"
@@ -77,7 +79,7 @@ def table(label: str, rows: np.ndarray, bold: np.ndarray | None = None) -> str:
 def model(window: "SlidingWindow") -> dict:
     """Return the numbers that the script draws.
 
-    A step is the cells that its first tap reads and writes; a tap, how much further it does.
+    A step is given by the cells that its first tap reads and writes, and a tap by its offsets.
     """
     reads, writes = window.reads, window.writes
     grids = {"source": window.source, "kernel": window.kernel, "target": window.target}

@@ -1,7 +1,7 @@
-"""A kernel slides over its input.
+"""The steps of a kernel that slides over its input.
 
 A convolution reads a window of the input and writes one output; a transposed convolution reads one
-input and writes a window of the output. A step of either multiplies and adds, for each tap,
+input and writes a window of the output. A step of either multiplies and adds, for each tap:
 
     target[write] += source[read] * kernel[tap]
 """
@@ -19,19 +19,19 @@ from cnnlib.explore.stills import draw_steps
 from cnnlib.plots.figures import as_array
 
 MAX_STEPS = 144
-MAX_SIDE = 24  # cells: smaller ones could not be read
+MAX_SIDE = 24  # cells; smaller ones would be illegible
 
 Size = int | tuple[int, int]
 
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """Numbers in cells.
+    """A matrix of numbers, drawn as cells.
 
     Args:
-        label: What they are, and how many.
+        label: What the numbers are, and how many.
         values: The numbers.
-        data: Which cells belong to the data; the others are inserted zeros, or cut off in the end.
+        data: Which cells belong to the data; the others are inserted zeros or will be cut off.
     """
 
     label: str
@@ -39,7 +39,7 @@ class Grid:
     data: np.ndarray
 
     def mask(self, cells: np.ndarray) -> np.ndarray:
-        """Return for each cell whether it is one of these, which are counted row by row."""
+        """Return for each cell whether it is among these, which are numbered row by row."""
         return np.isin(np.arange(self.values.size), cells).reshape(self.values.shape)
 
 
@@ -50,9 +50,9 @@ class SlidingWindow:
     Args:
         title: The operation and its hyperparameters.
         source: The cells that the kernel reads.
-        kernel: Its weights.
+        kernel: The weights.
         target: The cells that the products are added to, zero at the start.
-        reads: The cell that each tap reads, (steps, taps); cells are counted row by row.
+        reads: The cell that each tap reads, (steps, taps); cells are numbered row by row.
         writes: The cell that each tap writes, likewise.
     """
 
@@ -70,13 +70,13 @@ class SlidingWindow:
 
     @cached_property
     def products(self) -> np.ndarray:
-        """What each step reads times the weights, (steps, k_h, k_w)."""
+        """The products of weights and input of each step, (steps, k_h, k_w)."""
         products = self.source.values.flat[self.reads] * self.kernel.values.ravel()
         return products.reshape(-1, *self.kernel.values.shape)
 
     @cached_property
     def totals(self) -> np.ndarray:
-        """The target's numbers after each step, (steps, height, width)."""
+        """The numbers in the target after each step, (steps, height, width)."""
         added = np.zeros((self.num_steps, self.target.values.size))
         steps = np.arange(self.num_steps)[:, None]
         np.add.at(added, (steps, self.writes), self.products.reshape(self.writes.shape))
@@ -84,7 +84,7 @@ class SlidingWindow:
 
     @property
     def output(self) -> np.ndarray:
-        """The result of all steps, without what padding cuts off."""
+        """The result of all steps, without the part that padding cuts off."""
         rows, columns = self.target.data.any(axis=1), self.target.data.any(axis=0)
         return self.totals[-1][np.ix_(rows, columns)]
 
@@ -99,7 +99,7 @@ class SlidingWindow:
         return ~self.target.mask(self.writes)
 
     def draw(self, *indices: int) -> Figure:
-        """Draw steps, each with its source and its target; without indices, the last one.
+        """Draw steps, each with its source and its target; without indices, draw the last one.
 
         Raises:
             ValueError: There is no such step.
@@ -118,7 +118,7 @@ class SlidingWindow:
 def conv_steps(
     input: Any, kernel: Any, stride: Size = 1, padding: Size = 0, dilation: Size = 1
 ) -> SlidingWindow:
-    """Slide a kernel over an input as a convolution does: read a window, write its sum.
+    """Return the steps of a convolution, which reads a window and writes its weighted sum.
 
     Shape:
         input (H, W), kernel (k_h, k_w)
@@ -131,8 +131,8 @@ def conv_steps(
         dilation: Input cells from one tap to the next.
 
     Raises:
-        ValueError: A shape or hyperparameter that no convolution takes, or more steps or cells
-            than can be read.
+        ValueError: No convolution takes this shape or hyperparameter, or there are more steps or
+            cells than one can read.
     """
     input, kernel = _matrix("input", input), _matrix("kernel", kernel)
     if isinstance(padding, str):
@@ -155,7 +155,7 @@ def transposed_scatter_steps(
     output_padding: Size = 0,
     dilation: Size = 1,
 ) -> SlidingWindow:
-    """Take a transposed convolution as it is defined: each input adds a scaled kernel.
+    """Return the steps of a transposed convolution by definition: each input adds a kernel.
 
     Shape:
         input (H, W), kernel (k_h, k_w)
@@ -169,8 +169,8 @@ def transposed_scatter_steps(
         dilation: Output cells from one tap to the next.
 
     Raises:
-        ValueError: A shape or hyperparameter that no transposed convolution takes, or more steps
-            or cells than can be read.
+        ValueError: No transposed convolution takes this shape or hyperparameter, or there are more
+            steps or cells than one can read.
     """
     input, kernel = _matrix("input", input), _matrix("kernel", kernel)
     sizes = input.shape, kernel.shape, stride, padding, output_padding, dilation
@@ -197,17 +197,17 @@ def transposed_zero_insertion_steps(
     output_padding: Size = 0,
     dilation: Size = 1,
 ) -> SlidingWindow:
-    """Take a transposed convolution as a convolution of the input with inserted zeros.
+    """Return the steps of a transposed convolution as a convolution with inserted zeros.
 
     There are stride - 1 zeros between the inputs and dilation * (kernel - 1) - padding around
-    them, output_padding more at the far edges; the kernel is flipped both ways and moves by one
+    them, plus output_padding at the far edges. The kernel is flipped both ways and moves by one
     cell. Shapes, arguments and errors are those of `transposed_scatter_steps`.
     """
     input, kernel = _matrix("input", input), _matrix("kernel", kernel)
     sizes = input.shape, kernel.shape, stride, padding, output_padding, dilation
     output_size = conv_transpose_size(*sizes)
     margin = _pair(dilation) * np.subtract(kernel.shape, 1) - padding
-    # Where padding is larger than the kernel reaches, the first window starts inside the input.
+    # If padding is larger than the kernel's reach, the first window starts inside the input.
     before, start = np.maximum(margin, 0), np.maximum(-margin, 0)
     after = np.maximum(margin + output_padding, 0)
     source_size = before + np.subtract(input.shape, 1) * stride + 1 + after
@@ -235,7 +235,7 @@ def _gather(title, source, kernel, output_size, stride, dilation, start=0):
 
 
 def _cells(grid, count, spacing, start=0):
-    """List cells of a grid, `count` rows and columns of them, `spacing` apart."""
+    """List the cells of a grid in `count` rows and columns that are `spacing` apart."""
     rows, columns = _lattice(count, spacing, start)
     return (rows * grid.values.shape[1] + columns).ravel()
 
@@ -247,7 +247,7 @@ def _lattice(count, spacing, start):
 
 
 def _place(name, values, shape=None, start=0, spacing=1, others=""):
-    """Lay numbers into a grid of zeros, the first on `start`, `spacing` cells from each other."""
+    """Place numbers in a grid of zeros, from `start` on and `spacing` cells apart."""
     shape = values.shape if shape is None else shape
     label = f"{name} {values.shape[0]} x {values.shape[1]}"
     numbers, data = np.zeros(shape), np.zeros(shape, bool)
@@ -272,7 +272,7 @@ def _matrix(name, values):
 
 
 def _require_readable(steps, **grids):
-    """Refuse too many steps, or a grid (its size, what else makes it smaller) of tiny cells."""
+    """Refuse too many steps, and grids (size, other remedy) whose cells would be tiny."""
     count = steps[0] * steps[1]
     if count > MAX_STEPS:
         raise ValueError(

@@ -1,4 +1,4 @@
-// Sizes, steps and words of cnnlib for a page without a kernel; tests hold them equal to Python's.
+// Sizes, steps and words of cnnlib for a page without a kernel; tests compare them with Python's.
 
 class Refusal extends Error {}
 
@@ -47,7 +47,7 @@ function transposedSize({ size, kernel, stride, padding, output_padding, dilatio
   return uncropped - 2 * padding;
 }
 
-// The pixels that no window reads, behind the last one and between the taps.
+// The pixels that no window reads, past the last window and between the taps.
 function unreadPixels(options) {
   const read = new Set();
   for (const window of range(convSize(options))) {
@@ -82,8 +82,8 @@ function contributions(rates, kernel) {
   return paths;
 }
 
-// Steps. Cells are counted row by row. A step is [read, write] of the first tap, and taps say how
-// much further the others are: target[write + dw] += source[read + dr] * weight.
+// Steps. Cells are numbered row by row. A step is [read, write] of the first tap, and each tap adds
+// its own offsets: target[write + dw] += source[read + dr] * weight.
 
 function place(name, values, side = values.length, start = 0, spacing = 1, others = "") {
   const grid = { label: `${name} ${values.length} x ${values.length}`, columns: side };
@@ -202,7 +202,7 @@ function stepSentence(model, step) {
   return `step ${step + 1} of ${model.steps.length}: ${words}`;
 }
 
-// What a cell is made from or reaches, by the links that end in it.
+// What a cell depends on or reaches, by the links that end in it.
 function cellSentence(model, end, links) {
   if (!links.length) return `this cell: no step ${end}s it`;
   if (end === "write") return `this output: ${sum(model, links)}`;
@@ -257,7 +257,7 @@ function describeDilation({ rates, kernel }) {
 function parseRates(text) {
   const rates = text.split(",").map((rate) => (rate.trim() ? Number(rate) : NaN));
   if (rates.every(Number.isInteger)) return rates;
-  throw new Refusal(`rates='${text}' must be whole numbers with commas between: try 1, 2, 5`);
+  throw new Refusal(`rates='${text}' must be whole numbers separated by commas: try 1, 2, 5`);
 }
 
 const EXPLORERS = {

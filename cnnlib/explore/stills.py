@@ -1,4 +1,4 @@
-"""Figures of the steps. Lengths are inches, measured from the upper left corner."""
+"""Figures of the steps. Lengths are in inches, measured from the upper left corner."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -14,24 +14,24 @@ if TYPE_CHECKING:
 
 MINUS, TIMES = "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}"
 
-# The cells of a step have a thick frame, unused ones are hatched, those outside the data are
-# dashed: the colours (Okabe and Ito's, lightened) only repeat it. page.css has the same ones.
+# The cells of a step have a thick frame, unused ones are hatched, and those outside the data are
+# dashed; the colours (Okabe and Ito's, lightened) only repeat this. page.css has the same colours.
 ACTIVE, ACTIVE_FILL = "#D55E00", "#FDE3CC"
 SOURCE_FILL, TARGET_FILL = "#D9ECF8", "#D5EFE6"
 GREY = "#6B6B6B"
 
 MARGIN = 0.15
-LABEL = 0.6  # two lines above a grid
-TOP = 1.1  # of the first grid
+LABEL = 0.6  # height of two lines above a grid
+TOP = 1.1  # upper edge of the first grid
 GAP = 0.4  # between two steps
-SMALLEST = 6  # points of a text that can be read
+SMALLEST = 6  # points; smaller text is illegible
 
 _look = matplotlib.style.context(["default", {"hatch.color": GREY, "hatch.linewidth": 1.2}])
 
 
 @_look
 def draw_steps(window: "SlidingWindow", indices: Sequence[int]) -> Figure:
-    """Draw some steps side by side, the source above the target; beside it for a single step."""
+    """Draw steps side by side, with the source above the target, or beside it for one step."""
     source, target = window.source, window.target
     (source_rows, source_columns), (rows, columns) = source.values.shape, target.values.shape
     pitch = (12 - 2 * MARGIN + GAP) / len(indices)
@@ -59,7 +59,7 @@ def draw_steps(window: "SlidingWindow", indices: Sequence[int]) -> Figure:
 
 
 def _canvas(window, width, height):
-    """Make axes with the title above, and below what the marks mean."""
+    """Make axes with the title at the top and the meaning of the marks at the bottom."""
     figure = Figure(figsize=(width, height))
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
     axes.set_axis_off()
@@ -76,9 +76,9 @@ def _canvas(window, width, height):
 
 
 def _draw_grid(axes, left, top, cell, grid, fill, numbers, active, unused):
-    """Draw a grid; `active` are the cells of the step, with their notes."""
+    """Draw a grid; `active` maps the cells of the step to their notes."""
     axes.text(left, top - 0.08, grid.label, size=13, va="bottom", linespacing=1.1)
-    size = 72 * cell * min(0.42, 1.1 / max(map(len, numbers.flat)))  # the longest number fits in
+    size = 72 * cell * min(0.42, 1.1 / max(map(len, numbers.flat)))  # the longest number fits
     has_notes = len(active) > 1 and 0.6 * size >= SMALLEST
     for index, (row, column) in enumerate(np.ndindex(numbers.shape)):
         text, is_data, is_active = numbers[row, column], grid.data[row, column], index in active
@@ -102,17 +102,17 @@ def _draw_grid(axes, left, top, cell, grid, fill, numbers, active, unused):
 
 
 def number(value: float) -> str:
-    """Write a number with as few characters as show it: whole, or with two decimals."""
+    """Format a number briefly: as an integer if it is whole, else with two decimals."""
     text = str(int(value)) if value == int(value) else f"{value:.2f}"
     return text.replace("-", MINUS)
 
 
 def texts(values: np.ndarray) -> np.ndarray:
-    """Write each number of a matrix."""
+    """Format each number of a matrix."""
     return np.array([[number(value) for value in row] for row in values])
 
 
 def target_texts(window: "SlidingWindow", index: int) -> np.ndarray:
-    """Write the target's numbers after a step; a cell that is still to be written is blank."""
+    """Format the target's numbers after a step; cells that are not written yet are blank."""
     written = window.target.mask(window.writes[: index + 1])
     return np.where(written | window.never_written, texts(window.totals[index]), "")

@@ -1,4 +1,4 @@
-"""The best recipe of the course, and what each of its ingredients is worth: leave one out."""
+"""The best recipe of the course, and the worth of each ingredient: leave one out."""
 
 import functools
 import statistics
@@ -17,7 +17,7 @@ from cnnlib.train import History, fit, nesterov, one_cycle
 
 _TRANSFORMS = {"flip": random_flip, "crop": random_crop}
 INGREDIENTS = (*_TRANSFORMS, "one cycle", "label smoothing")
-LR = 0.3  # with held-out images it cannot be told apart from 0.1: see results/heldout_*
+LR = 0.3  # indistinguishable from 0.1 on held-out images: see results/heldout_*
 
 
 def train_best(
@@ -31,16 +31,16 @@ def train_best(
 ) -> History:
     """Train a network by the best recipe of this course.
 
-    Mirrored and shifted images; stochastic gradient descent with Nesterov's momentum and weight
-    decay; a learning rate that rises and falls once; labels that give a tenth to all classes.
+    The recipe mirrors and shifts images, and uses stochastic gradient descent with Nesterov
+    momentum and weight decay, one cycle of the learning rate, and label smoothing of 0.1.
 
     Args:
-        net: A network, with its initial weights.
-        data: A `Data`.
+        net: A network with its initial weights.
+        data: The training and test batches.
         epochs: Passes over the training images.
         lr: Highest learning rate.
-        seed: As in `fit`. It also decides how images are mirrored and shifted.
-        without: One of INGREDIENTS to leave out. Without "one cycle" the rate stays `lr`.
+        seed: As in `fit`. It also sets how images are mirrored and shifted.
+        without: One of INGREDIENTS to leave out. Without "one cycle" the learning rate is constant.
         plot: As in `fit`.
 
     Returns:
@@ -78,26 +78,26 @@ def ablate(
     left_out: Sequence[str] = INGREDIENTS,
     held_out: int = 0,
 ) -> tuple[dict, Path]:
-    """Train by the whole recipe, and without each ingredient; write the file after each run.
+    """Train by the whole recipe and without each ingredient, and write the file after each run.
 
-    Runs that the file already has, from this machine with the same versions, are not repeated: a
-    command that was interrupted goes on where it was. A file of another machine or another recipe
-    is left as it is, and the runs go into a new one beside it.
+    Runs that the file already holds, from this machine with the same versions, are not repeated, so
+    an interrupted command continues where it stopped. A file with another machine or another recipe
+    is left unchanged, and the runs go into a new file beside it.
 
     Args:
-        name: What the network is called.
-        build: A function without arguments that builds it, with new weights.
-        data: A `Data`.
+        name: The name of the network.
+        build: A function without arguments that builds it with new weights.
+        data: The training and test batches.
         epochs: Passes over the training images.
         lr: Highest learning rate.
         seeds: Runs of each recipe.
         path: The JSON file.
-        left_out: The ingredients to leave out, one at a time. (): the whole recipe alone.
-        held_out: Training images by which to measure, in place of the test images. 0: none.
+        left_out: The ingredients to leave out, one at a time. (): only the whole recipe.
+        held_out: Number of training images to evaluate on, instead of the test images. 0: none.
 
     Returns:
-        A dictionary: hardware, versions, what was trained and how, and for each recipe the accuracy
-        of every seed after the last epoch; and the path of the file that holds it.
+        A dictionary with hardware, versions, what was trained and how, and per recipe the accuracy
+        of every seed after the last epoch; and the path of its file.
 
     Raises:
         ValueError: There is no such ingredient, or held_out leaves no images to train on.
@@ -136,7 +136,7 @@ def ablate(
 
 
 def table(record: dict) -> str:
-    """Return a record as text: what was left out, mean, standard deviation, and the difference."""
+    """Return a record as text: what was left out, mean, standard deviation and change."""
     whole = statistics.mean(record["accuracies"]["nothing"])
     lines = ["left out         seeds    mean     std   change"]
     for name, runs in record["accuracies"].items():

@@ -1,7 +1,7 @@
-"""Our training loop beside another one: same network, initial weights, recipe, images and machine.
+"""Our training loop against another: same network, initial weights, recipe, images and machine.
 
-The two loops run in turn (ours, theirs, ours, theirs ...), so that a busy moment of the machine
-strikes both. The clock covers building the loaders, all epochs, and the evaluation after each.
+The two loops take turns (ours, theirs, ours, theirs ...), so that a busy moment of the machine
+affects both. The clock covers building the loaders, all epochs, and the evaluation after each.
 """
 
 import contextlib
@@ -37,14 +37,14 @@ from cnnlib.models import MODELS
 from cnnlib.trace import count_parameters, trace
 from cnnlib.train import evaluate, fit, sgd
 
-_BATCHES_ON_CPU = 20  # for images above 28 pixels: an epoch of them takes most of an hour
+_BATCHES_ON_CPU = 20  # for images above 28 pixels, whose epoch takes most of an hour
 _STEPS_ALONE = 10
-_WORKERS = 4  # of a loader, as d2l has it
+_WORKERS = 4  # per loader, as in d2l
 
 
 @dataclass(frozen=True)
 class _Job:
-    """What both loops have to do: train a model by plain stochastic gradient descent."""
+    """The task of both loops: train a model by plain stochastic gradient descent."""
 
     model: str
     size: int  # side of the images in pixels
@@ -53,7 +53,7 @@ class _Job:
     epochs: int
     train: int  # images
     test: int  # images
-    seed: int  # decides initial weights and orders
+    seed: int  # sets initial weights and orders
     device: str
 
 
@@ -70,25 +70,25 @@ def bench(
     """Measure both loops for some networks, and write the table after each network.
 
     Rows of other networks stay in the file if they come from this machine, with the same versions
-    and settings. Any other file is left as it is, and the table goes into a new one beside it.
+    and settings. Any other file is left unchanged, and the table goes into a new file beside it.
 
     Args:
         names: Names of models.
-        against: "d2l", its loader and train_ch6 unchanged; or "strong", the same loop with pinned
-            memory, persistent workers, channels last, and autocast where it is faster.
-        rounds: Warm runs of each loop. One cold run of each comes before.
+        against: The other loop. "d2l": its loader and train_ch6, unchanged. "strong": the same loop
+            with pinned memory, persistent workers, channels last, and autocast where it is faster.
+        rounds: Warm runs of each loop, after one cold run of each.
         epochs: Passes over the training images.
-        batches: Batches per epoch. None: all 60,000 images; on a CPU, for networks of images above
-            28 pixels, 20 batches.
-        seed: Decides initial weights and orders.
-        folder: Where the JSON file goes.
+        batches: Batches per epoch. None: all 60,000 images, but 20 batches on a CPU for networks
+            with images above 28 pixels.
+        seed: Sets the initial weights and the orders.
+        folder: The folder of the JSON file.
 
     Returns:
-        A dictionary: hardware, versions, the speed of matrix products, and a row for each network;
-        and the path of the file that holds it.
+        A dictionary with hardware, versions, the speed of matrix products, and a row per network;
+        and the path of its file.
 
     Raises:
-        ValueError: There are too few batches: d2l's loop plots five times per epoch. Or d2l is not
+        ValueError: There are too few batches (d2l's loop plots five times per epoch), or d2l is not
             installed.
     """
     if batches is not None and not 5 <= batches <= 200:
@@ -115,7 +115,7 @@ def bench(
 
 
 def _make_job(name: str, epochs: int, batches: int | None, seed: int) -> _Job:
-    """Return the job of a network by its usual recipe, with plain SGD."""
+    """Return the job of training a network by its usual recipe, but with plain SGD."""
     usual, device = MODELS[name].recipe, device_type()
     if batches is None and device == "cpu" and usual.size > 28:
         batches = _BATCHES_ON_CPU
@@ -126,7 +126,7 @@ def _make_job(name: str, epochs: int, batches: int | None, seed: int) -> _Job:
 
 
 def _compare(job: _Job, against: str, rounds: int, peak_flops: float) -> dict:
-    """Run both loops in turn and return the row of the table."""
+    """Run both loops in turn and return a row of the table."""
     net = MODELS[job.model].build()
     macs = trace(net, (1, job.size, job.size)).total_macs
     with tempfile.TemporaryDirectory() as folder, quiet():
@@ -166,7 +166,7 @@ def _compare(job: _Job, against: str, rounds: int, peak_flops: float) -> dict:
 
 
 def _summarise(job: _Job, found: dict, macs: int, peak_flops: float) -> dict:
-    """Turn what was measured of one loop into its part of a row."""
+    """Turn the measurements of one loop into its part of a row."""
     (cold, _), *warm = found["whole"]
     seconds = [taken for taken, _ in warm]
     step_rate = _STEPS_ALONE * job.batch_size / statistics.median(found["step"])
@@ -186,7 +186,7 @@ def _summarise(job: _Job, found: dict, macs: int, peak_flops: float) -> dict:
 
 
 def _load(job: _Job, device: str):
-    """Load the images of a job as a user does."""
+    """Load the images of a job as a user would."""
     return fashion_mnist(
         job.size, job.batch_size, train=job.train, test=job.test, device=device, seed=job.seed
     )
@@ -199,8 +199,8 @@ class _Loop:
     """A way to load and train: `loaders()` -> (train, test), and `fit(net, train, test, epochs)`.
 
     Args:
-        job: What to do.
-        folder: Where the images lie, in data/FashionMNIST/raw.
+        job: The task.
+        folder: The folder that holds the images, in data/FashionMNIST/raw.
     """
 
     def __init__(self, job, folder):
@@ -221,10 +221,10 @@ class _Loop:
 
 
 class Ours(_Loop):
-    """fashion_mnist and fit."""
+    """Our loop: fashion_mnist and fit."""
 
     def loaders(self):
-        """Load as a user does."""
+        """Load as a user would."""
         data = _load(self.job, self.job.device)
         return data.train, data.test
 
@@ -233,7 +233,7 @@ class Ours(_Loop):
         plain, job = functools.partial(sgd, momentum=0), self.job
         data = Data(train, test, classes=(), source="bench")
         history = fit(net, data, epochs, job.lr, optimizer=plain, seed=job.seed, plot=False)
-        if history.interrupted:  # fit ends early and says so; here, half a run measures nothing
+        if history.interrupted:  # fit returns early; half a run measures nothing
             raise KeyboardInterrupt
 
     def step(self, net, images, labels):
@@ -243,7 +243,7 @@ class Ours(_Loop):
 
 
 class D2L(_Loop):
-    """d2l's load_data_fashion_mnist and train_ch6, unchanged but for the plot that moves."""
+    """The loop of d2l: load_data_fashion_mnist and train_ch6, unchanged but for the live plot."""
 
     def __init__(self, job, folder):
         from d2l import torch as d2l
@@ -253,7 +253,7 @@ class D2L(_Loop):
         d2l.Animator = _NoPlot
 
     def loaders(self):
-        """Load as its readers do: it looks into ../data, so it runs in a folder beside ours."""
+        """Load as its readers do, from a folder beside the images: d2l reads ../data."""
         work = self.folder / "work"
         work.mkdir(exist_ok=True)
         size = self.job.size if self.job.size != 28 else None
@@ -261,7 +261,7 @@ class D2L(_Loop):
             return self.d2l.load_data_fashion_mnist(self.job.batch_size, resize=size)
 
     def fit(self, net, train, test, epochs):
-        """Call train_ch6, which draws the initial weights itself: the same as ours."""
+        """Call train_ch6, which draws the same initial weights as ours."""
         torch.manual_seed(self.job.seed)
         self.d2l.train_ch6(net, train, test, epochs, self.job.lr, torch.device(self.job.device))
 
@@ -270,17 +270,17 @@ class _NoPlot:
     """An Animator that draws nothing."""
 
     def __init__(self, **options):
-        """Take what an Animator takes."""
+        """Accept the options of an Animator."""
 
     def add(self, x, y):
         """Draw nothing."""
 
 
 class Strong(_Loop):
-    """What a careful reader makes of d2l's loop with the usual advice."""
+    """The loop of d2l as a careful reader improves it by the usual advice."""
 
     def loaders(self):
-        """Build loaders with pinned memory and workers that stay."""
+        """Build loaders with pinned memory and persistent workers."""
         steps = [transforms.ToTensor()]
         if self.job.size != 28:
             steps.insert(0, transforms.Resize(self.job.size))
@@ -318,7 +318,7 @@ class Strong(_Loop):
             total.item()
 
     def to_device(self, batch):
-        """Bring images and labels to the device, without waiting for it."""
+        """Move images and labels to the device without waiting for it."""
         images, labels = batch
         images = images.to(self.job.device, non_blocking=True, memory_format=torch.channels_last)
         return images, labels.to(self.job.device, non_blocking=True)
@@ -347,8 +347,8 @@ def write_images(root: Path, part: str, batches: Batches) -> None:
 def _write_idx(path: Path, numbers: torch.Tensor) -> None:
     """Write bytes in the IDX format of MNIST.
 
-    The first number says 8 for unsigned bytes and how many dimensions follow: 0x803 for images.
-    Then comes the length of each dimension. All of them are big-endian 32-bit integers.
+    The first number stands for unsigned bytes (8) and the number of dimensions: 0x803 for images.
+    The length of each dimension follows. All of them are big-endian 32-bit integers.
     """
     header = struct.pack(f">{1 + numbers.ndim}i", 0x800 + numbers.ndim, *numbers.shape)
     path.write_bytes(header + numbers.byte().numpy().tobytes())

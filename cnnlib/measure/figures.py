@@ -1,4 +1,4 @@
-"""Pictures of what was measured: quality over cost, and the roofline of a machine."""
+"""Pictures of measurements: quality over cost, and the roofline of a machine."""
 
 from collections.abc import Mapping, Sequence
 
@@ -17,18 +17,18 @@ def trade_off(
     front: Sequence[str] = (),
     log: bool = False,
 ) -> Figure:
-    """Draw a quality over a cost on a log scale: a labelled point with an error bar per network.
+    """Draw quality over cost on a log scale: one labelled point with an error bar per network.
 
     Args:
-        points: Cost, quality and the standard deviation of the quality for each name.
-        cost: What the cost is, with its unit: the name of the axis.
-        quality: Likewise.
-        front: Names that a line joins, the cheapest first, such as those that none beats.
-        log: Whether the quality has a log scale, too.
+        points: For each name, cost, quality and the standard deviation of the quality.
+        cost: The label of the horizontal axis: what the cost is, with its unit.
+        quality: The label of the vertical axis, likewise.
+        front: Names that a line joins, the cheapest first, such as the Pareto front.
+        log: Whether the quality also has a log scale.
 
     Raises:
-        ValueError: There is no point, a number that a log scale cannot show, or a front with
-            unknown names.
+        ValueError: There is no point, a log scale cannot show a number, or the front has an unknown
+            name.
     """
     _check_points(points, positive=2 if log else 1)
     if unknown := [name for name in front if name not in points]:
@@ -46,17 +46,17 @@ def trade_off(
 
 @house_style
 def roofline(points: Mapping[str, tuple[float, float]], peak: float, bandwidth: float) -> Figure:
-    """Draw the operations per second that networks reach, below the roof that a machine gives.
+    """Draw the operations per second that networks reach below the roof of a machine.
 
     The roof is the bandwidth times the operations per byte, up to the peak.
 
     Args:
-        points: Operations per byte and operations per second for each name.
+        points: For each name, operations per byte and operations per second.
         peak: Operations per second of the machine.
         bandwidth: Bytes per second that its memory moves.
 
     Raises:
-        ValueError: There is no point, or a number that a log scale cannot show.
+        ValueError: There is no point, or a log scale cannot show a number.
     """
     _check_points(points, positive=2)
     figure = Figure(figsize=(12, 6), layout="constrained")
@@ -75,9 +75,9 @@ def roofline(points: Mapping[str, tuple[float, float]], peak: float, bandwidth: 
 
 
 def _label_points(axes: Axes, points: Mapping[str, tuple[float, ...]]) -> None:
-    """Write the names in a column to the right of the axes; a thin line leads to each point.
+    """Write the names in a column to the right of the axes, with a thin line to each point.
 
-    Beside their points they would cover each other, and the front, where networks are alike.
+    Beside points of similar networks they would cover each other and the front.
     """
     axes.grid(True)
     places = {name: (x, y) for name, (x, y, *_) in points.items()}
@@ -96,7 +96,7 @@ def _label_points(axes: Axes, points: Mapping[str, tuple[float, ...]]) -> None:
 
 
 def _check_points(points: Mapping[str, tuple[float, ...]], positive: int) -> None:
-    """Refuse no points, or one of whose first numbers a log scale shows nothing."""
+    """Refuse an empty mapping, and points whose first numbers a log scale cannot show."""
     if not points:
         raise ValueError("points is empty: pass at least one")
     for name, numbers in points.items():

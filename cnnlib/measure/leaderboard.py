@@ -1,4 +1,4 @@
-"""The leaderboard: what each network costs, how fast it trains, how well it does, all alike."""
+"""The leaderboard: cost, training speed and accuracy of networks, all measured alike."""
 
 import copy
 import functools
@@ -35,11 +35,11 @@ class Protocol:
     Args:
         train: Training images.
         test: Test images.
-        epochs: Passes over the training images. The accuracy is that after the last one.
-        seeds: Trainings of each network. The seed decides initial weights and orders.
+        epochs: Passes over the training images. The accuracy is measured after the last one.
+        seeds: Training runs per network. The seed sets the initial weights and the orders.
         batch_size: Images per batch. None: as in the recipe of the network.
-        lr: Highest learning rate of AdamW, in one cycle. None: the recipe of the network, by
-            stochastic gradient descent at a constant rate.
+        lr: Highest learning rate of AdamW with one cycle. None: the recipe of the network, by
+            stochastic gradient descent at a constant learning rate.
     """
 
     train: int
@@ -60,16 +60,16 @@ class Entry:
     """The row of one network.
 
     Args:
-        name: What the row is called.
+        name: The name of the row.
         size: Side of its images in pixels.
         batch_size: Images per batch.
-        params: Learnable numbers.
-        macs: Multiply-accumulates of one image, forward.
-        step_traffic: Bytes that its operations read and write, each tensor once per operation.
-        step_memory: Bytes that it holds at least: weights, gradients, and what the forward pass
+        params: Number of learnable parameters.
+        macs: Multiply-accumulates of a forward pass per image.
+        step_traffic: Bytes that a step reads and writes, each tensor once per operation.
+        step_memory: Bytes that a step holds at least: weights, gradients, and what the forward pass
             keeps for the backward pass.
-        images_per_second: Speed of training steps alone, on a batch that is there already.
-        accuracies: Fraction of the test images, a number for each seed, after the last epoch.
+        images_per_second: Speed of training steps alone, on a batch that is already on the device.
+        accuracies: Test accuracy after the last epoch, as a fraction, one number per seed.
     """
 
     name: str
@@ -84,42 +84,42 @@ class Entry:
 
     @property
     def accuracy(self) -> float:
-        """The mean over the seeds."""
+        """The mean accuracy over the seeds."""
         return statistics.mean(self.accuracies)
 
     @property
     def std(self) -> float:
-        """The standard deviation over the seeds; not a number for a single one."""
+        """The standard deviation of the accuracy over the seeds; NaN for a single seed."""
         return statistics.stdev(self.accuracies) if len(self.accuracies) > 1 else math.nan
 
     @property
     def step_flops(self) -> int:
-        """Operations of one training step: forward once, backward twice, two per MAC.
+        """Operations of one training step: one forward and two for backward, two per MAC.
 
-        The first layer needs a little less: its images need no gradient.
+        The first layer needs slightly less, since its images need no gradient.
         """
         return 6 * self.macs * self.batch_size
 
     @property
     def flops_per_second(self) -> float:
-        """Operations per second while it trained."""
+        """Operations per second during training."""
         return self.images_per_second * self.step_flops / self.batch_size
 
     @property
     def intensity(self) -> float:
-        """Operations per byte that is read or written."""
+        """Operations per byte read or written."""
         return self.step_flops / self.step_traffic
 
 
 @dataclass
 class Leaderboard:
-    """Networks that were measured in the same way, on the same machine.
+    """Networks that were measured in the same way on the same machine.
 
     Args:
-        protocol: How each of them is trained and tested.
-        about: Date, hardware, versions and precision, and the limits of the machine: see
+        protocol: How each network is trained and tested.
+        about: Date, hardware, versions, precision and the limits of the machine, as in
             `environment_info` and `measure_limits`.
-        rows: The entries.
+        rows: One Entry per network.
     """
 
     protocol: Protocol
@@ -135,25 +135,25 @@ class Leaderboard:
         recipe: Recipe | None = None,
         device: str | None = None,
     ) -> Entry:
-        """Measure a network and append its row, which replaces one of the same name.
+        """Measure a network and append its row, which replaces any row of the same name.
 
-        `board.add("resnet18")` measures a model of the table MODELS, `board.add("mine", build)` a
-        network of your own.
+        `board.add("resnet18")` measures a model of the table MODELS, and `board.add("mine", build)`
+        a network of your own.
 
         Args:
-            name: What the row is called. Without `build`, the name of a model.
-            build: A function without arguments that builds the network, with new weights.
+            name: The name of the row; without `build`, the name of a model.
+            build: A function without arguments that builds the network with new weights.
             size: Side of the images in pixels. None: as in the recipe; 28 for a network of your own
                 without one.
-            recipe: How to train this network, in place of what the protocol says.
-            device: None: the GPU where there is one, else the CPU.
+            recipe: How to train this network, instead of by the protocol.
+            device: A torch device. None: a GPU if there is one, else the CPU.
 
         Returns:
             The Entry.
 
         Raises:
-            ValueError: There is no model of this name, or a network of your own has no recipe where
-                the protocol leaves it to each network.
+            ValueError: There is no model of this name, or neither the protocol nor you give a
+                recipe for a network of your own.
         """
         protocol = (
             self.protocol if recipe is None else replace(self.protocol, batch_size=None, lr=None)
@@ -230,9 +230,9 @@ class Leaderboard:
 
     @classmethod
     def resume(cls, path: str | Path, protocol: Protocol) -> tuple["Leaderboard", Path]:
-        """Return the table that a file of this machine and protocol holds, else an empty one.
+        """Return the table in a file of this machine and protocol, or else an empty one.
 
-        The path comes with it: that of the file, or of a new one, as in `load_previous`.
+        The second result is the path of that file or of a new one, as in `load_previous`.
         """
         about = _about(device_type())
         path, old = load_previous(path, about, protocol=asdict(protocol))
@@ -245,12 +245,12 @@ class Leaderboard:
 
 
 def _about(device: str) -> dict:
-    """Return what a machine is, and its limits."""
+    """Return a description of the machine and its limits."""
     return environment_info(device) | measure_limits(device)
 
 
 def _recipe_of(protocol: Protocol) -> Recipe:
-    """Return the recipe that a protocol has for every network, on images of 28 pixels."""
+    """Return the recipe that a protocol sets for every network, on 28-pixel images."""
     if protocol.batch_size is None or protocol.lr is None:
         raise ValueError(
             "recipe=None must be a Recipe, since this protocol leaves it to each network: try "
@@ -260,7 +260,7 @@ def _recipe_of(protocol: Protocol) -> Recipe:
 
 
 def _fit_settings(protocol: Protocol, recipe: Recipe) -> dict:
-    """Return learning rate, optimiser and schedule as `fit` takes them."""
+    """Return learning rate, optimiser and schedule as arguments of `fit`."""
     if protocol.lr is None:
         return {"lr": recipe.lr, "optimizer": functools.partial(sgd, momentum=recipe.momentum)}
     return {"lr": protocol.lr, "optimizer": adamw, "schedule": one_cycle}
@@ -269,12 +269,12 @@ def _fit_settings(protocol: Protocol, recipe: Recipe) -> dict:
 def pareto(rows: Sequence[Entry], cost: Callable[[Entry], float]) -> list[Entry]:
     """Return the rows that no other row beats, the cheapest first.
 
-    A row is beaten if another one is at least as accurate for at most the same cost, and better in
-    one of the two.
+    One row beats another if it is at least as accurate at no greater cost, and better in one of the
+    two.
 
     Args:
-        rows: Entries.
-        cost: A function of an entry: less is better.
+        rows: The entries to compare.
+        cost: A function of an entry; less is better.
     """
     front, best = [], -math.inf
     for row in sorted(rows, key=lambda row: (cost(row), -row.accuracy)):
@@ -288,15 +288,15 @@ def pareto(rows: Sequence[Entry], cost: Callable[[Entry], float]) -> list[Entry]
 
 
 def costs(net: nn.Module, shape: tuple[int, int, int], batch_size: int) -> dict[str, int]:
-    """Count what one training step of a network costs, on tensors without memory.
+    """Count the cost of one training step of a network, on tensors without memory.
 
     Args:
-        net: A network; it stays as it is.
+        net: A network, which is not changed.
         shape: (C, H, W) of an image.
         batch_size: Images per batch.
 
     Returns:
-        A dictionary: params, macs, step_traffic, step_memory, as in `Entry`.
+        A dictionary with params, macs, step_traffic and step_memory, as in `Entry`.
     """
     table = trace(net, shape)
     net = copy.deepcopy(net).to("meta").train()
@@ -323,7 +323,7 @@ def costs(net: nn.Module, shape: tuple[int, int, int], batch_size: int) -> dict[
 
 
 class Traffic(TorchDispatchMode):
-    """Count the bytes that operations read and write: each tensor once per operation."""
+    """Counts the bytes that operations read and write, each tensor once per operation."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""What this machine is, how fast it can be, and what an action on it costs."""
+"""What this machine is, how fast it can be, and what an action costs on it."""
 
 import contextlib
 import gc
@@ -21,17 +21,17 @@ from cnnlib.backend import choose_backend
 from cnnlib.data import Batches, Data
 from cnnlib.train import fit
 
-DTYPES = (torch.float32, torch.bfloat16)  # in which products of matrices are timed
+DTYPES = (torch.float32, torch.bfloat16)  # for the timed matrix products
 _RESET_PEAK = "5"  # written to clear_refs, it resets VmHWM: see proc(5)
 
 
 def device_type() -> str:
-    """Return the kind of device on which a measurement runs: "cuda" where there is one."""
+    """Return the type of device on which a measurement runs: "cuda" if there is a GPU."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def environment_info(device: str) -> dict:
-    """Return on what machine, with what versions and in which precision something is measured."""
+    """Return the machine, the versions and the precision of a measurement."""
     versions = {"python": platform.python_version()}
     for name in ("torch", "torchvision", "d2l", "numpy"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -51,7 +51,7 @@ def environment_info(device: str) -> dict:
 
 
 def _cpu_name() -> str:
-    """Return the name of the processor, as far as the system knows it."""
+    """Return the name of the processor, if the system knows it."""
     with contextlib.suppress(OSError):
         for entry in Path("/proc/cpuinfo").read_text().splitlines():
             if entry.startswith("model name"):
@@ -63,11 +63,11 @@ def _cpu_name() -> str:
 
 
 def measure_limits(device: str) -> dict:
-    """Return the two limits of the roofline.
+    """Measure the two limits of the roofline.
 
     Returns:
-        A dictionary: peak_flops, operations per second in a product of two matrices, and
-        bandwidth, bytes per second in a copy.
+        A dictionary with peak_flops, the operations per second in a matrix product, and bandwidth,
+        the bytes per second in a copy.
     """
     return {
         "peak_flops": max(measure_matmul_flops(device, dtype) for dtype in DTYPES),
@@ -76,12 +76,12 @@ def measure_limits(device: str) -> dict:
 
 
 def measure_matmul_flops(device: str, dtype: torch.dtype, seconds: float = 2.0) -> float:
-    """Return the operations per second in the product of two matrices.
+    """Measure the operations per second in the product of two matrices.
 
     Args:
-        device: The kind of device.
-        dtype: Type of the numbers.
-        seconds: How long to repeat the product. The fastest one counts.
+        device: The type of device.
+        dtype: The type of the numbers.
+        seconds: How long to repeat the product. The fastest run counts.
     """
     side = 8192 if device == "cuda" else 1536
     matrix = torch.ones(side, side, dtype=dtype, device=device)
@@ -93,7 +93,7 @@ def measure_matmul_flops(device: str, dtype: torch.dtype, seconds: float = 2.0) 
 
 
 def measure_bandwidth(device: str) -> float:
-    """Return the bytes per second that a copy reads and writes; the fastest of five counts."""
+    """Measure the bytes per second that a copy reads and writes; the fastest of five counts."""
     source = torch.ones(64 * 2**20, device=device)
     target = torch.empty_like(source)
     fastest = min(timed(device, lambda: target.copy_(source))[0] for _ in range(5))
@@ -106,8 +106,8 @@ def measure_bandwidth(device: str) -> float:
 def timed(device: str, action: Callable[[], object]) -> tuple[float, int | None]:
     """Return the seconds that an action takes until the device is done, and its peak memory.
 
-    The memory is in bytes: on a GPU what torch allocates, on Linux what this process holds, without
-    its child processes; None on other systems.
+    The memory is in bytes: what torch allocates on a GPU, else what this process holds on Linux,
+    without its child processes; None on other systems.
     """
     gc.collect()
     _reset_peak_memory(device)
@@ -119,7 +119,7 @@ def timed(device: str, action: Callable[[], object]) -> tuple[float, int | None]
 
 
 def _reset_peak_memory(device: str) -> None:
-    """Let the peak of the memory be what is held now."""
+    """Reset the peak memory to the memory in use now."""
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     else:
@@ -128,7 +128,7 @@ def _reset_peak_memory(device: str) -> None:
 
 
 def _peak_memory(device: str) -> int | None:
-    """Return the most bytes held since the last reset, where the system knows it."""
+    """Return the peak memory in bytes since the last reset, if the system knows it."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated()
     with contextlib.suppress(OSError):
@@ -141,13 +141,13 @@ def _peak_memory(device: str) -> int | None:
 def measure_training_rate(
     net: nn.Module, images: torch.Tensor, labels: torch.Tensor, seconds: float = 1.0
 ) -> float:
-    """Return the images per second of training steps alone, without loading and evaluation.
+    """Measure the images per second of training steps alone, without loading and evaluation.
 
     Args:
-        net: A network, which is trained at a negligible rate.
+        net: A network, which is trained at a negligible learning rate.
         images: A batch of images on the device.
         labels: Their labels.
-        seconds: How long to train, three times. The median counts.
+        seconds: Duration of each of three runs, whose median counts.
     """
     device = images.device.type
 
@@ -163,7 +163,7 @@ def measure_training_rate(
 
 @dataclass(eq=False, repr=False)
 class RepeatedBatch(Batches):
-    """One batch that is on the device already, several times per epoch."""
+    """One batch, already on the device, several times per epoch."""
 
     times: int = 1
 
@@ -171,12 +171,12 @@ class RepeatedBatch(Batches):
         return self.times
 
     def epoch(self, number, seed=None):
-        """Read the batch as it is, again and again."""
+        """Yield the batch unchanged, again and again."""
         return iter([(self.images, self.labels)] * self.times)
 
 
 def repeated_batch(images: torch.Tensor, labels: torch.Tensor, times: int) -> Data:
-    """Return Data that trains on one batch several times, and tests on one image of it."""
+    """Return Data with one batch to train on several times, and one image of it to test on."""
     size = (images.shape[2], images.shape[3])
     train = RepeatedBatch(images, labels, size, len(images), shuffle=False, times=times)
     test = RepeatedBatch(images[:1], labels[:1], size, 1, shuffle=False)
@@ -185,12 +185,12 @@ def repeated_batch(images: torch.Tensor, labels: torch.Tensor, times: int) -> Da
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Print nothing and draw no progress."""
+    """Suppress printed output, warnings and progress displays."""
     before = os.environ.get("CNNLIB_LIVE")
     os.environ["CNNLIB_LIVE"] = "0"
     try:
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # d2l starts more workers than a small machine has
+            warnings.simplefilter("ignore")  # d2l starts more workers than a small CPU has cores
             yield
     finally:
         os.environ.pop("CNNLIB_LIVE")

@@ -1,25 +1,25 @@
-"""Records of measurements: JSON files that are whole, and that name their machine."""
+"""Records of measurements: JSON files that are written atomically and name their machine."""
 
 import json
 from pathlib import Path
 from typing import Any
 
-_MACHINE = ("device", "cpu", "cores", "threads")  # the hardware by which machines are told apart
+_MACHINE = ("device", "cpu", "cores", "threads")  # the hardware that distinguishes machines
 
 
 def load_previous(path: str | Path, environment: dict, **settings: object) -> tuple[Path, dict]:
-    """Return the file that a measurement goes into, and what that file already holds.
+    """Return the file for a measurement, and what that file already holds.
 
-    A file of another machine, other versions, another precision or other settings is never touched:
-    the measurement then goes into the next free name beside it, such as bench_d2l_cpu-2.json.
+    A file with another machine, other versions, another precision or other settings is never
+    changed: the measurement then goes into a new file beside it, such as bench_d2l_cpu-2.json.
 
     Args:
         path: A JSON file, which need not exist.
-        environment: What `environment_info` returned here.
-        settings: What the file has to hold under these names, such as its seed.
+        environment: The result of `environment_info` on this machine.
+        settings: Entries that the file must hold, such as its seed.
 
     Returns:
-        The path, and a dictionary, which is empty for a new file.
+        The path, and the content as a dictionary, which is empty for a new file.
 
     Raises:
         ValueError: A file does not hold JSON.
@@ -36,7 +36,7 @@ def load_previous(path: str | Path, environment: dict, **settings: object) -> tu
 
 
 def _same_machine(environment: dict, record: dict) -> bool:
-    """Return whether a record is of this machine, with these versions and this precision."""
+    """Return whether a record comes from this machine, with these versions and this precision."""
     other = record.get("about", record)
     hardware = other.get("hardware", {})
     return (
@@ -50,16 +50,16 @@ def read_json(path: str | Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        ValueError: It is broken.
+        ValueError: The file is broken.
     """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} must hold JSON, and it is broken: move it away") from error
+        raise ValueError(f"{path} must hold JSON, but it is broken: move it away") from error
 
 
 def write_json(path: str | Path, record: object) -> None:
-    """Write a JSON file and the folder that it lies in, whole or not at all."""
+    """Write a JSON file, atomically, and create its folder."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")

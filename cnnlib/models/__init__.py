@@ -1,8 +1,8 @@
 """A model is a table of a paper: one file per family, the table written as data.
 
 Each takes in_channels (1 for grey images, 3 for colour) and num_classes first. MODELS lists them
-with their usual recipes; the command line, the bench, the leaderboard and the tests read it. So to
-add a model, write its function, and here its import and its row.
+with their usual recipes, for the command line, the bench, the leaderboard and the tests. To add a
+model, write its function, and import it and add its row here.
 """
 
 from cnnlib.models.beyond import (
@@ -45,7 +45,7 @@ from cnnlib.models.resnet import (
 )
 from cnnlib.models.segmentation import dilated_net, unet
 
-# Shared recipes, by the size of the images in pixels. The papers' tables are those of 224.
+# Shared recipes, by image size in pixels. The papers' tables are for 224.
 _AT_224 = Recipe(224, batch_size=128, lr=0.05)
 _AT_299 = Recipe(299, batch_size=32, lr=0.05)
 _AT_96 = Recipe(96, batch_size=128, lr=0.05)
@@ -53,8 +53,8 @@ _MINI = Recipe(28, batch_size=64, lr=0.01, momentum=0.5)
 _NARROW = Recipe(28, batch_size=128, lr=0.05)
 _SCENES = Recipe(64, batch_size=64, lr=0.05, momentum=0.9)
 
-# The seven on the board that are not narrow have the recipes of the usual comparison (Zhang et al.,
-# Dive into Deep Learning), 10 epochs each.
+# The seven models on the board that are not narrow have the recipes of the usual comparison (Zhang
+# et al., Dive into Deep Learning), with 10 epochs each.
 MODELS = {
     "lenet": Model(lenet, Recipe(28, 256, lr=0.9), "classic", on_board=True),
     "alexnet": Model(alexnet, Recipe(224, 128, lr=0.01), "classic", on_board=True),

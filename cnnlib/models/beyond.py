@@ -1,4 +1,4 @@
-"""What came after ResNet: other blocks in the skeleton and the table of ResNet-50."""
+"""Successors of ResNet: other blocks in the skeleton and the table of ResNet-50."""
 
 from functools import partial
 
@@ -23,17 +23,17 @@ def ibn_a(in_channels: int, out_channels: int, stride: int = 1, last: int = 2048
         in_channels: In channels.
         out_channels: Out channels.
         stride: Stride of the 3x3 convolution.
-        last: Out channels of the last stage, whose blocks are recognised by them.
+        last: Out channels of the last stage, by which its blocks are recognised.
 
     Source:
-        Pan et al. 2018, section 3.3: deep features tell classes apart, and keep their contrast.
+        Pan et al. 2018, section 3.3: deep features discriminate classes and keep their contrast.
     """
     block = Bottleneck if out_channels == last else IBNBottleneck
     return block(in_channels, out_channels, stride)
 
 
 def resnet50_ibn(in_channels: int = 1, num_classes: int = 10) -> ResNet:
-    """Build ResNet-50 with half instance, half batch normalisation: IBN-a."""
+    """Build ResNet-50 with half instance and half batch normalisation: IBN-a."""
     return ResNet(ibn_a, LAYERS_50, in_channels, num_classes)
 
 
@@ -43,7 +43,7 @@ def se_resnet50(in_channels: int = 1, num_classes: int = 10) -> ResNet:
 
 
 def sk_resnet50(in_channels: int = 1, num_classes: int = 10) -> ResNet:
-    """Build ResNet-50 with selective kernels, as timm's skresnet50."""
+    """Build ResNet-50 with selective kernels, like timm's skresnet50."""
     return ResNet(SKBottleneck, LAYERS_50, in_channels, num_classes)
 
 
@@ -71,12 +71,12 @@ def stem_deep(in_channels: int, out_channels: int) -> nn.Sequential:
 
 
 def resnest50(in_channels: int = 1, num_classes: int = 10) -> ResNet:
-    """Build ResNeSt-50 with radix 2, as timm's resnest50d."""
+    """Build ResNeSt-50 with radix 2, like timm's resnest50d."""
     return ResNet(ResNeStBlock, LAYERS_50, in_channels, num_classes, stem=stem_deep)
 
 
-# The narrow networks, for images of 28 pixels: one table, and blocks whose settings give each
-# network about the MACs of the first.
+# The narrow networks, for 28-pixel images: one table, and blocks whose settings give every network
+# about as many MACs as the first.
 LAYERS_NARROW = [16, (2, 64), (2, 128)]
 NARROW_BLOCKS = {
     "ResNet": Bottleneck,

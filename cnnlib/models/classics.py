@@ -59,7 +59,7 @@ def alexnet(in_channels: int = 1, num_classes: int = 10) -> nn.Sequential:
     Departures:
         One stream in place of the paper's two, which split the network over two GPUs, and no local
         response normalisation. torchvision's AlexNet has another table, with 64, 192, 384, 256 and
-        256 channels: its weights do not fit. Convolutions are initialised as in He et al. 2015.
+        256 channels, so its weights do not fit. Convolutions are initialised as in He et al. 2015.
     """
     net = nn.Sequential(
         nn.Conv2d(in_channels, 96, 11, stride=4, padding=1),
@@ -146,7 +146,7 @@ def nin(in_channels: int = 1, num_classes: int = 10) -> nn.Sequential:
     """Build Network in Network: four units with poolings between them, and no linear layer.
 
     The last unit has one channel per class, and the score of a class is the mean of its channel.
-    That saves most of AlexNet's parameters, and images of other sizes fit, from 67 pixels. The ReLU
+    That saves most of AlexNet's parameters and allows other image sizes, from 67 pixels. The ReLU
     that ends the last unit keeps every score at 0 or above.
 
     Shape:

@@ -18,8 +18,8 @@ class DenseNet(nn.Module):
     """A stem, dense blocks with a transition between them, global average pooling, a linear layer.
 
     Shape:
-        (N, in_channels, H, W) -> (N, num_classes). Each transition halves the size and drops a last
-        odd row or column.
+        (N, in_channels, H, W) -> (N, num_classes). Each transition halves the size and drops the
+        last row or column of an odd size.
 
     Args:
         table: Channels of the stem, growth rate, and the number of layers of each block.
@@ -28,10 +28,10 @@ class DenseNet(nn.Module):
         bottleneck: Whether each 3x3 has a 1x1 convolution before it (the B of DenseNet-BC).
         compression: The fraction of its channels that a transition keeps (the C, where below 1).
         stem: A function that builds the stem from (in_channels, out_channels).
-        memory_efficient: Whether to save memory in training at the price of work: see `DenseBlock`.
+        memory_efficient: Whether to save memory in training by computing more: see `DenseBlock`.
 
     Raises:
-        ValueError: compression is not above 0 and at most 1.
+        ValueError: `compression` is not above 0 and at most 1.
 
     Source:
         Huang et al. 2017, table 1, with the stem and the initial weights of the published code.
@@ -50,8 +50,8 @@ class DenseNet(nn.Module):
         super().__init__()
         if not 0 < compression <= 1:
             raise ValueError(
-                f"compression={compression} must be above 0 and at most 1, the fraction of its "
-                "channels that a transition keeps: try 0.5"
+                f"compression={compression} must be above 0 and at most 1, since a transition "
+                "keeps this fraction of its channels: try 0.5"
             )
         channels, growth_rate, blocks = table
         self.stem = stem(in_channels, channels)

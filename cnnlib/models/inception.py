@@ -34,8 +34,8 @@ class GoogLeNet(nn.Module):
     """A stem, nine Inception blocks in three stages, global average pooling, one linear layer.
 
     Shape:
-        (N, in_channels, H, W) -> (N, num_classes). With auxiliary heads and in training: three
-        of these, the network's own first.
+        (N, in_channels, H, W) -> (N, num_classes). In training with auxiliary heads: a tuple of
+        three, the network's own scores first.
 
     Args:
         unit: The function that builds a convolution: `conv_relu` or `conv_bn_relu`.
@@ -92,7 +92,7 @@ def googlenet(
 
 
 def stem_v3(in_channels: int) -> nn.Sequential:
-    """Build the stem of Inception-v3, with which Inception-ResNet-v2 begins as well.
+    """Build the stem of Inception-v3, with which Inception-ResNet-v2 also begins.
 
     Shape:
         (N, in_channels, H, W) -> (N, 192, H', W'), for example 299 -> 35 pixels
@@ -112,9 +112,9 @@ class InceptionV3(nn.Module):
     """Inception-v3.
 
     Shape:
-        (N, in_channels, H, W) -> (N, num_classes). With the auxiliary head and in training: two
-        of these, the network's own first. 299x299 in the paper, and in training with the auxiliary
-        head; at least 75x75 otherwise.
+        (N, in_channels, H, W) -> (N, num_classes). In training with the auxiliary head: a tuple of
+        two, the network's own scores first. 299x299 in the paper, and in training with the
+        auxiliary head; at least 75x75 otherwise.
 
     Args:
         auxiliary: Whether to have the auxiliary head.

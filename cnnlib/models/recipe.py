@@ -1,4 +1,4 @@
-"""The row of a model in the table of all models, and the recipe by which it is usually trained."""
+"""The row of a model in the table of all models, and its usual training recipe."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,9 +30,9 @@ class Model:
     Args:
         build: The function that builds the network from (in_channels=1, num_classes=10).
         recipe: How it is usually trained.
-        family: The networks that it belongs to. Those of "segmentation" give a class to each pixel
-            and train on scenes; all others give one to each image.
-        on_board: Whether the leaderboard measures it unless told otherwise.
+        family: The group that it belongs to. Models of "segmentation" classify each pixel and train
+            on scenes; all others classify each image.
+        on_board: Whether the leaderboard measures it by default.
     """
 
     build: Callable[..., nn.Module]

@@ -36,7 +36,7 @@ def stem_3x3(in_channels: int, out_channels: int) -> nn.Sequential:
 
 
 def stage(block, in_channels: int, out_channels: int, blocks: int, stride: int) -> nn.Sequential:
-    """Stack blocks, of which the first changes channels and size.
+    """Stack blocks, the first of which changes the channels and the size.
 
     Shape:
         (N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))
@@ -50,7 +50,7 @@ class ResNet(nn.Module):
 
     Shape:
         (N, in_channels, H, W) -> (N, num_classes). The first stage keeps the size of the stem's
-        output, each later one halves it.
+        output, and each later one halves it.
 
     Args:
         block: The class of the block, or any function that builds one from (in_channels,
@@ -59,8 +59,8 @@ class ResNet(nn.Module):
         in_channels: Channels of the image: 1 for grey, 3 for colour.
         num_classes: Number of classes.
         stem: A function that builds the stem from (in_channels, out_channels).
-        last_stride: Stride of the last stage. 1 keeps its rows and columns, for a network that has
-            to say not only what there is, but also where.
+        last_stride: Stride of the last stage. 1 keeps its rows and columns, for tasks that need to
+            know not only what there is but also where.
 
     Source:
         He et al. 2016, table 1. last_stride=1: Sun et al. 2018, section 3.1.
@@ -134,7 +134,7 @@ def stem_bare(in_channels: int, out_channels: int) -> nn.Sequential:
 def preact_resnet18(in_channels: int = 1, num_classes: int = 10) -> ResNet:
     """Build ResNet-18 of pre-activation blocks.
 
-    The last sum has no normalisation and ReLU behind it: the head begins with them.
+    No normalisation and ReLU follow the last sum, so the head begins with them.
 
     Source:
         He et al. 2016b (Identity Mappings in Deep Residual Networks), appendix.
@@ -159,7 +159,7 @@ def cifar_resnet(
         block: BasicBlock, or PlainBlock for the network without shortcuts.
 
     Raises:
-        ValueError: depth is not 6n + 2.
+        ValueError: `depth` is not 6n + 2.
 
     Source:
         He et al. 2016, section 4.2.

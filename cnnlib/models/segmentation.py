@@ -1,4 +1,4 @@
-"""Networks that give each pixel a class: the U-Net, and one that widens its view by dilation."""
+"""Networks that classify each pixel: the U-Net, and one that widens its view by dilation."""
 
 import torch
 from torch import nn
@@ -21,7 +21,7 @@ class UNet(nn.Module):
         num_classes: Classes of a pixel, background included.
 
     Raises:
-        ValueError: In `forward`: the image cannot be halved evenly four times.
+        ValueError: In `forward`, if the image cannot be halved evenly four times.
 
     Source:
         Ronneberger et al. 2015, figure 1.
@@ -64,10 +64,10 @@ class UNet(nn.Module):
 
 
 def _check_size(images: torch.Tensor, padded: bool) -> None:
-    """Refuse images whose maps would not have equal sizes where a skip connection joins them.
+    """Refuse images whose maps would differ in size where a skip connection joins them.
 
-    Padded, a side is a multiple of 16. Unpadded, each double convolution takes 4 pixels: a side of
-    188 ends with 4, and every 16 pixels more give 16 more.
+    Padded, each side must be a multiple of 16. Unpadded, each double convolution removes 4 pixels:
+    a side of 188 becomes 4, and every 16 additional pixels give 16 more.
     """
     smallest = 16 if padded else 188
     for name, side in zip(("height", "width"), images.shape[2:], strict=True):
@@ -105,8 +105,8 @@ def dilated_net(
     """Build a network of dilated 3x3 convolutions that work at half resolution throughout.
 
     The first layer turns patches of 2x2 pixels into positions. The last one scores each position,
-    and its four pixels share the scores. So a hole that the rates make in the receptive field is a
-    hole in the image. Parameters and multiplications do not depend on the rates.
+    and its four pixels share the scores. So a hole in the receptive field of the rates is a hole in
+    the image. Parameters and multiplications do not depend on the rates.
 
     Shape:
         (N, in_channels, H, W) -> (N, num_classes, H, W), for even H and W
@@ -129,6 +129,6 @@ def dilated_net(
         nn.ReLU(inplace=True),
     )
     stack = nn.Sequential(*(dilated_conv(width, width, rate) for rate in rates))
-    # A transposed convolution would print a pattern of its own over that of the rates.
+    # A transposed convolution would add a pattern of its own to that of the rates.
     head = nn.Sequential(nn.Conv2d(width, num_classes, 1), nn.Upsample(scale_factor=2))
     return nn.Sequential(stem, stack, head)

@@ -1,8 +1,8 @@
-"""Pictures: they take arrays and records, and return a figure.
+"""Pictures: functions that take arrays and records and return a figure.
 
 diagram   a block drawn from the module itself
 figures   images, training curves, seeds, confusion matrix
-scenes    images above maps of the classes of their pixels
+scenes    images above their label maps
 stages    a whole network, one box per stage
 """
 

@@ -1,6 +1,6 @@
-"""What a module computes, as a graph: found by running it on tensors that have no memory.
+"""What a module computes, as a graph, found by running it on tensors that have no memory.
 
-Nothing is read from the names of classes: a node is a call of a torch function that a map enters.
+The names of classes do not matter: a node is a call of a torch function that reads a map.
 """
 
 import inspect
@@ -23,7 +23,7 @@ _SIGNS = dict.fromkeys(("add", "radd", "iadd"), "+") | dict.fromkeys(("mul", "rm
 _RESHAPES = {"view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "contiguous", "get"}
 _CONV = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
 _CONV_TRANSPOSE = ("input", "weight", "bias", "stride", "padding", "output_padding", "groups")
-_SIDE = 32  # pixels, of an input whose shape is not given
+_SIDE = 32  # pixels of an input whose shape is not given
 
 
 @dataclass(eq=False)
@@ -33,13 +33,13 @@ class Node:
     Args:
         kind: "input", "output", "conv", "pool", "linear", "small" (normalisation, activation,
             scaling), "+", "×", "Σ", "concatenate", "stack", "split", or "other".
-        label: What stands in its box.
+        label: The text in its box.
         inputs: The nodes that it reads.
-        shape: Of its output, without the batch.
-        note: What a convolution has besides kernel, channels and stride, such as groups.
+        shape: The shape of its output, without the batch.
+        note: Settings of a convolution besides kernel, channels and stride, such as groups.
         path: The name of the innermost module that ran it.
         before: Labels of small operations before it, which are drawn in the same box.
-        after: Likewise after it.
+        after: Labels of small operations after it, likewise.
     """
 
     kind: str
@@ -55,17 +55,17 @@ class Node:
 def graph(block: nn.Module, input_shapes: Sequence[Sequence[int]] | None = None) -> list[Node]:
     """Run a copy of a block and return its nodes as they are drawn, the output last.
 
-    A small operation goes into the box of the layer before it; of the layer after it, where
-    normalisation comes first. A concatenation that begins with all that another one has joined
-    reads that one.
+    A small operation shares the box of the previous layer or, where normalisation comes first, of
+    the next one. A concatenation that begins with everything that another one has joined reads
+    that one instead.
 
     Args:
         block: The module.
-        input_shapes: Of each input, without the batch. None finds the channels of a block that
-            takes one input.
+        input_shapes: The shape of each input, without the batch. None: guess the channels of a
+            block that takes one input.
 
     Raises:
-        ValueError: The block does not run on such inputs.
+        ValueError: The block fails on such inputs.
     """
     nodes = record(block, input_shapes)
     _chain_concatenations(nodes)
@@ -97,25 +97,25 @@ def record(block: nn.Module, input_shapes: Sequence[Sequence[int]] | None = None
             error = failure
     raise ValueError(
         f"input_shapes={input_shapes!r} must be what {type(block).__name__} takes: try one "
-        f"(channels, height, width) for each of {', '.join(names)}"
+        f"(channels, height, width) for each input: {', '.join(names)}"
     ) from error
 
 
 def _likely_shapes(block: nn.Module) -> list[list[tuple[int, int, int]]]:
-    """Return inputs of the channels of the first layer, and multiples: some split their input."""
+    """Return input shapes with the first layer's channels or a multiple: some split their input."""
     counts = (getattr(m, "in_channels", getattr(m, "num_features", 0)) for m in block.modules())
     channels = next(filter(None, counts), 1)
     return [[(channels * k, _SIDE, _SIDE)] for k in range(1, 9)]
 
 
 class _Recorder(TorchFunctionMode):
-    """Writes down every call of a torch function that reads what came from the inputs."""
+    """Records every call of a torch function that reads what depends on the inputs."""
 
     def __init__(self) -> None:
         super().__init__()
         self.nodes: list[Node] = []
-        self.sources: dict[int, Node] = {}  # by the identity of a tensor
-        self.alive: list[Tensor] = []  # so that no identity is used twice
+        self.sources: dict[int, Node] = {}  # by the id of a tensor
+        self.alive: list[Tensor] = []  # so that no id is reused
         self.paths = [""]
 
     def run(self, net: nn.Module, shapes: Sequence[Sequence[int]], names: list[str]) -> list[Node]:
@@ -159,7 +159,7 @@ class _Recorder(TorchFunctionMode):
 
 
 def _describe(name: str, args: Any, kwargs: Any, inputs: int, outputs: list[Tensor]) -> Sequence:
-    """Return the kind and the label of a call, and of a convolution a note."""
+    """Return the kind and the label of a call, and a note for a convolution."""
     channels = outputs[0].shape[1]
     if name.startswith("conv"):
         return _describe_convolution(name, args, kwargs, channels)
@@ -225,7 +225,7 @@ def _chain_concatenations(nodes: list[Node]) -> None:
     for node, joined in parts.items():
         for earlier, start in parts.items():
             if len(start) < len(joined) and joined[: len(start)] == start:
-                node.inputs = [earlier, *joined[len(start) :]]  # the longest comes last
+                node.inputs = [earlier, *joined[len(start) :]]  # the longest wins
     for inner in parts:
         users = consumers(nodes, inner)
         if len(users) == 1 and users[0].kind == "concatenate":
@@ -235,7 +235,7 @@ def _chain_concatenations(nodes: list[Node]) -> None:
 
 
 def _fold(nodes: list[Node], node: Node) -> None:
-    """Put a small operation into the box of its neighbour, if nothing else lies between them."""
+    """Put a small operation into the box of its neighbour if nothing branches off between."""
     if not node.inputs:
         return
     source = node.inputs[0]

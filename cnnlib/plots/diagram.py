@@ -1,7 +1,7 @@
 """A block drawn from the module itself: what it computes, from the input at the bottom upwards.
 
-The layout follows the graph: what lies between a fork and its join stands side by side, one column
-per arm, and what follows a join stands above it. Lengths are in inches.
+The layout follows the graph: the arms between a fork and its join stand side by side, one column
+each, and what follows a join stands above it. Lengths are in inches.
 """
 
 from collections.abc import Sequence
@@ -19,8 +19,8 @@ from cnnlib.plots._graph import LAYERS, Node, consumers, graph
 
 CONVOLUTION, POOLING, JOIN, EDGE = "#D9ECF8", "#D5EEE4", "#FCE2CC", "0.35"
 _COLOURS = {"conv": CONVOLUTION, "linear": CONVOLUTION, "pool": POOLING, "small": "#F2F2F2"}
-_SIGNS = {"+", "×", "Σ"}  # drawn as circles; every other join or fork is a bar across its columns
-_WIDTH, _RADIUS, _LINE = 1.3, 0.16, 0.2  # of a box, of a circle, of a line of text
+_SIGNS = {"+", "×", "Σ"}  # circles; every other join or fork is a bar across its columns
+_WIDTH, _RADIUS, _LINE = 1.3, 0.16, 0.2  # of a box, a circle, and a line of text
 _COLUMN_GAP, _ROW_GAP, _BLOCK_GAP, _TITLE = 0.15, 0.3, 0.5, 0.4
 _MARGIN = 0.2  # of a bar, beyond its outermost arrow
 _TEXT, _SMALL_TEXT, _TITLE_TEXT = 12, 11, 15  # points
@@ -29,14 +29,14 @@ _TEXT, _SMALL_TEXT, _TITLE_TEXT = 12, 11, 15  # points
 def block_diagram(
     *blocks: nn.Module, input_shapes: Sequence[Sequence[int]] | None = None
 ) -> Figure:
-    """Draw blocks side by side, input at the bottom: kernel, channels, and "/2" for a stride of 2.
+    """Draw blocks side by side from the input at the bottom, labelled as in "3x3, 64 /2".
 
     Args:
-        blocks: Modules.
+        blocks: One or more modules. A label names kernel, channels, and "/2" for a stride of 2.
         input_shapes: (channels, height, width) of each input, for blocks that take several.
 
     Raises:
-        ValueError: There is no block, or one that does not run on such inputs.
+        ValueError: There is no block, or one fails on such inputs.
     """
     if not blocks:
         raise ValueError("blocks is empty: pass at least one module")
@@ -65,7 +65,7 @@ def blank_axes(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def draw_arrow(axes: Axes, corners: Sequence[tuple[float, float]]) -> None:
-    """Draw an arrow along the corners of its way."""
+    """Draw an arrow along its corners."""
     way = Path(corners)
     axes.add_patch(
         FancyArrowPatch(path=way, arrowstyle="-|>", mutation_scale=11, color="0.45", lw=1.3)
@@ -74,7 +74,7 @@ def draw_arrow(axes: Axes, corners: Sequence[tuple[float, float]]) -> None:
 
 @dataclass
 class _Area:
-    """Some nodes, and where they stand to the left and right of the place of their fork, 0."""
+    """Some nodes and their horizontal positions, relative to that of their fork."""
 
     left: float = 0.0
     right: float = 0.0
@@ -109,7 +109,7 @@ class _Layout:
         self.y, self.height = _rows(nodes)
 
     def _between(self, inner: list[Node], fork: Node, join: Node) -> _Area:
-        """Arrange what lies between a fork and its join: its connected parts side by side."""
+        """Arrange the nodes between a fork and its join, connected parts side by side."""
         areas = []
         while inner:
             part = _connected(inner, self.users)
@@ -122,7 +122,7 @@ class _Layout:
         return _side_by_side(areas, centred=join.kind not in _SIGNS)
 
     def _arm(self, part: list[Node], fork: Node, join: Node) -> _Area:
-        """Arrange connected nodes: those that all paths pass above each other, else in columns."""
+        """Arrange connected nodes: stack those that all paths pass, and put others in columns."""
         cuts = [node for node in part if not self._leads_out(part, fork, without=node)]
         if not cuts:
             return self._cascade(part, fork, join)
@@ -136,14 +136,14 @@ class _Layout:
         return area
 
     def _cascade(self, part: list[Node], fork: Node, join: Node) -> _Area:
-        """Arrange arms that read each other: a column for each node that no other one dominates."""
+        """Arrange arms that read each other, one column per node that no other one dominates."""
         owned = {n: [m for m in part if m not in self._reached(part, fork, n)] for n in part}
         heads = [n for n in part if not any(n in owned[m] for m in part if m is not n)]
         areas = [self._arm(owned[head], fork, join) for head in heads]
         return _side_by_side(areas, centred=join.kind not in _SIGNS)
 
     def _reached(self, part: list[Node], start: Node, without: Node) -> list[Node]:
-        """Return the nodes of a part that paths from a start reach, past one of them."""
+        """Return the nodes of a part that paths from a start reach without passing one node."""
         found = {start}
         for node in part:  # in the order of the calls
             if node is not without and any(node in self.users[source] for source in found):
@@ -151,19 +151,19 @@ class _Layout:
         return [node for node in part if node in found]
 
     def _leads_out(self, part: list[Node], fork: Node, without: Node) -> bool:
-        """Return whether a path leads from the fork through a part, past one of its nodes."""
+        """Return whether a path leads from the fork through a part without passing one node."""
         reached = self._reached(part, fork, without)
         return any(user not in part for node in reached for user in self.users[node])
 
     def _track(self, source: Node, node: Node) -> float:
-        """Return where an arrow runs upwards."""
+        """Return the horizontal position at which an arrow runs upwards."""
         if (source, node) in self.tracks:
             return self.tracks[source, node]
         to_sign = node.kind in _SIGNS and not _is_bar(source)
         return self.x[source] if to_sign or _is_bar(node) else self.x[node]
 
     def _corners(self, source: Node, node: Node) -> list[tuple[float, float]]:
-        """Return the way of an arrow: across above its source, up, across into a circle."""
+        """Return the corners of an arrow: sideways above its source, up, sideways into a circle."""
         track, top = self._track(source, node), self.y[source] + _height(source) / 2
         corners = [(track, top)]
         if not _is_bar(source) and track != self.x[source]:
@@ -175,7 +175,7 @@ class _Layout:
         return [*corners, (track, self.y[node] - _height(node) / 2)]
 
     def _ends(self, node: Node) -> tuple[float, float]:
-        """Return the left and right end of a box; a bar reaches across all its arrows."""
+        """Return the left and right end of a box; a bar extends across all its arrows."""
         tracks = [self._track(*edge) for edge in self.edges if node in edge and _is_bar(node)]
         left = min([self.x[node] - _WIDTH / 2, *(x - _MARGIN for x in tracks)])
         return left, max([self.x[node] + _WIDTH / 2, *(x + _MARGIN for x in tracks)])
@@ -190,7 +190,7 @@ class _Layout:
 
 
 def _rows(nodes: list[Node]) -> tuple[dict[Node, float], float]:
-    """Return the height of each node's middle, above all that it reads, and that of all rows."""
+    """Return the height of each node's centre, above all that it reads, and the total height."""
     row: dict[Node, int] = {}
     for node in nodes:
         row[node] = 1 + max((row[source] for source in node.inputs), default=-1)
@@ -205,7 +205,7 @@ def _rows(nodes: list[Node]) -> tuple[dict[Node, float], float]:
 
 
 def _connected(nodes: list[Node], users: dict[Node, list[Node]]) -> list[Node]:
-    """Return the first of some nodes with all that are connected to it through them."""
+    """Return the first of some nodes with all that are connected to it within them."""
     found, size = {nodes[0]}, 0
     while size < len(found):
         size = len(found)
@@ -214,7 +214,7 @@ def _connected(nodes: list[Node], users: dict[Node, list[Node]]) -> list[Node]:
 
 
 def _side_by_side(areas: list[_Area], centred: bool) -> _Area:
-    """Put areas beside each other, their fork below the first or in the middle."""
+    """Put areas side by side, with their fork below the first or in the middle."""
     places, right = [], 0.0
     for area in areas:
         places.append(right - area.left)
@@ -230,7 +230,7 @@ def _is_bar(node: Node) -> bool:
 
 
 def _lines(node: Node) -> list[str]:
-    """Return the lines of a box from the top: the flow goes upwards."""
+    """Return the lines of a box from the top, since the flow goes upwards."""
     return list(
         filter(None, [", ".join(node.after), node.label, node.note, ", ".join(node.before)])
     )

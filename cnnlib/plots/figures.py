@@ -1,7 +1,7 @@
 """Images, training curves, confusion matrix: each function returns a matplotlib Figure.
 
 Arrays may be lists, NumPy arrays or torch tensors on any device. The figures do not belong to
-pyplot, so a notebook shows one only when it calls `show`, with a caption and a text alternative.
+pyplot, so a notebook displays one only when it calls `show`, with a caption and alternative text.
 """
 
 from base64 import b64encode
@@ -21,8 +21,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-# The palette of Okabe and Ito, which the colour-blind can tell apart; its yellow is left out
-# because a yellow line is lost on white.
+# The palette of Okabe and Ito, which colour-blind people can tell apart, without its yellow, which
+# is hard to see on white.
 BLUE, VERMILION, GREEN = "#0072B2", "#D55E00", "#009E73"
 PURPLE, ORANGE, SKY, BLACK = "#CC79A7", "#E69F00", "#56B4E9", "#000000"
 PALETTE = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK)
@@ -31,7 +31,7 @@ GREY = "0.45"
 MARKERS = "osD^vPX*"
 MAX_IMAGES = 200
 
-# One look for every picture, set while a figure is built or rendered and never globally.
+# One style for every picture, set only while a figure is built or rendered, never globally.
 house_style = matplotlib.style.context(
     [
         "default",
@@ -52,10 +52,10 @@ house_style = matplotlib.style.context(
 
 
 def show(figure: Figure, caption: str, alt: str) -> None:
-    """Display a figure in the notebook, and its caption in italics below it.
+    """Display a figure in the notebook with its caption in italics below it.
 
-    The picture is sent twice, as HTML with the text alternative and as a bare PNG: each front end
-    takes the richest form that it can show.
+    The picture is sent twice, as HTML with the alternative text and as a bare PNG, and each front
+    end takes the richest form that it can show.
 
     Args:
         figure: A matplotlib Figure.
@@ -63,7 +63,7 @@ def show(figure: Figure, caption: str, alt: str) -> None:
         alt: What the picture shows, for a reader who cannot see it.
 
     Raises:
-        ValueError: The caption or the text alternative is empty.
+        ValueError: The caption or the alternative text is empty.
     """
     if not caption.strip():
         raise ValueError(f"caption={caption!r} must not be empty: state what the picture shows")
@@ -76,7 +76,7 @@ def show(figure: Figure, caption: str, alt: str) -> None:
 
 
 def image_html(figure: Figure, alt: str) -> str:
-    """Return an HTML image that holds the figure as a PNG, and the text alternative."""
+    """Return an HTML image with the figure as a PNG and its alternative text."""
     return _image_html(_base64(figure), alt)
 
 
@@ -90,7 +90,7 @@ def _base64(figure: Figure) -> str:
 
 @house_style
 def png(figure: Figure) -> bytes:
-    """Render a figure to the bytes of a PNG, 100 dots per inch, without empty margins."""
+    """Return a figure as the bytes of a PNG, at 100 dots per inch, without empty margins."""
     buffer = BytesIO()
     figure.savefig(buffer, format="png", dpi=100, bbox_inches="tight")
     return buffer.getvalue()
@@ -105,11 +105,11 @@ def image_grid(images: Any, titles: Sequence[str] | None = None, columns: int = 
 
     Args:
         images: Bytes in 0..255 or floating-point numbers in 0..1.
-        titles: A string for each image, shown above it.
+        titles: One title per image, shown above it.
         columns: Images per row.
 
     Raises:
-        ValueError: There is no image, too many, another shape or range, or not one title each.
+        ValueError: There are no images or too many, or their shape, range or titles are wrong.
     """
     images = _pixels(images)
     count = len(images)
@@ -149,13 +149,13 @@ def image_grid(images: Any, titles: Sequence[str] | None = None, columns: int = 
 
 @house_style
 def training_curves(runs: Mapping[str, Sequence[Any]] | Sequence[Any]) -> Figure:
-    """Draw loss and accuracy over the epochs: training solid, test dashed.
+    """Draw loss and accuracy over the epochs, with training solid and test dashed.
 
     Args:
-        runs: The rows of a History, or a dictionary from a label to the rows of a run.
+        runs: The rows of a History, or a dictionary from labels to the rows of several runs.
 
     Raises:
-        ValueError: There is no run, or a run without rows.
+        ValueError: There is no run, or a run has no rows.
     """
     if not isinstance(runs, Mapping):
         runs = {"": runs}
@@ -186,10 +186,10 @@ def training_curves(runs: Mapping[str, Sequence[Any]] | Sequence[Any]) -> Figure
 
 @house_style
 def loss_curve(losses: Any, batches: int) -> Figure:
-    """Draw the training loss of each batch, so far.
+    """Draw the training loss of each batch.
 
     Args:
-        losses: A number for each batch.
+        losses: One number per batch.
         batches: Batches per epoch.
 
     Raises:
@@ -212,15 +212,15 @@ def loss_curve(losses: Any, batches: int) -> Figure:
 
 @house_style
 def loss_bands(runs: Mapping[str, Sequence[Sequence[float]]], window: int = 5) -> Figure:
-    """Draw the training loss over the batches: the mean of several seeds, and a band around it.
+    """Draw the training loss over the batches as the mean of several seeds with a band around it.
 
     Args:
-        runs: The runs of several seeds for each label, each a list with the loss of every batch.
-            The band reaches from the lowest to the highest seed.
-        window: Batches over which each run is averaged first, so that the eye finds the trend.
+        runs: For each label, one list of losses per seed, with the loss of every batch. The band
+            extends from the lowest to the highest seed.
+        window: Number of batches for the moving average of each run, which makes the trend visible.
 
     Raises:
-        ValueError: There is no run, runs of unequal length, or fewer batches than the window.
+        ValueError: There is no run, runs differ in length, or have fewer batches than the window.
     """
     _check_not_empty(runs, "one list of losses per seed")
     figure = Figure(figsize=(12, 4.5), layout="constrained")
@@ -246,14 +246,14 @@ def loss_bands(runs: Mapping[str, Sequence[Sequence[float]]], window: int = 5) -
 
 @house_style
 def layer_profile(profiles: Mapping[str, Sequence[float]], quantity: str) -> Figure:
-    """Draw a positive quantity of every layer, from the first to the last, on a log scale.
+    """Draw a positive quantity of every layer, from first to last, on a log scale.
 
     Args:
-        profiles: The values for each label, one per layer.
-        quantity: What the values are, with their unit: the name of the axis.
+        profiles: For each label, one value per layer.
+        quantity: The label of the axis: what the values are, with their unit.
 
     Raises:
-        ValueError: There is no profile, or a value that a log scale cannot show.
+        ValueError: There is no profile, or a log scale cannot show a value.
     """
     if not profiles:
         raise ValueError("profiles is empty: pass at least one")
@@ -277,15 +277,15 @@ def seeds(
     quantity: str,
     reference: tuple[str, float] | None = None,
 ) -> Figure:
-    """Draw what several seeds reached: one row per label, a dot per seed, a bar at their mean.
+    """Draw the results of several seeds: one row per label, a dot per seed, a bar at the mean.
 
     Args:
-        runs: One number per seed for each label.
-        quantity: What the numbers are, with their unit: the name of the axis.
-        reference: The name and the value of what a reader should compare with, a dashed line.
+        runs: For each label, one number per seed.
+        quantity: The label of the axis: what the numbers are, with their unit.
+        reference: Name and value of a reference, which is drawn as a dashed line.
 
     Raises:
-        ValueError: There is no run, or a run without numbers.
+        ValueError: There is no run, or a run has no numbers.
     """
     _check_not_empty(runs, "one number per seed")
     lines = sum(label.count("\n") + 1 for label in runs)
@@ -307,19 +307,19 @@ def seeds(
 
 @house_style
 def number_grid(axes: Axes, values: Any, title: str, size: int = 14) -> None:
-    """Draw a small matrix into axes: its numbers in the cells, darker where they are larger.
+    """Draw a small matrix into axes, its numbers in the cells, larger ones in darker cells.
 
     Shape:
         (H, W)
 
     Args:
-        axes: Where to draw.
+        axes: The axes to draw into.
         values: The numbers.
-        title: What they are.
-        size: Of the numbers, in points.
+        title: What the numbers are.
+        size: Font size of the numbers, in points.
 
     Raises:
-        ValueError: The values are no matrix, or an empty one.
+        ValueError: The values are not a matrix, or it is empty.
     """
     values = as_array(values)
     if values.ndim != 2 or values.size == 0:
@@ -337,18 +337,18 @@ def number_grid(axes: Axes, values: Any, title: str, size: int = 14) -> None:
 
 @house_style
 def confusion_matrix(matrix: Any, classes: Sequence[str]) -> Figure:
-    """Draw a confusion matrix: counts in the cells, shares as shades.
+    """Draw a confusion matrix, with counts in the cells and shares as shades.
 
     Shape:
-        (K, K), a row for each true class, a column for each predicted one
+        (K, K), one row per true class, one column per predicted class
 
     Args:
         matrix: Counts of images.
-        classes: The K names.
+        classes: The K class names.
 
     Raises:
-        ValueError: The matrix is not square, holds something else than counts, or there is not
-            one name for each row.
+        ValueError: The matrix is not square, holds anything but counts, or there is not one name
+            per row.
     """
     counts = as_array(matrix)
     if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or counts.size == 0:
@@ -402,11 +402,11 @@ def misclassified(
         predictions: Indices of the predicted classes.
         classes: The names of the classes.
         columns: Images per row.
-        rows: Rows at most.
+        rows: Maximum number of rows.
 
     Raises:
-        ValueError: There is no image, not one label and one prediction for each, or a class
-            without a name.
+        ValueError: There are no images, not one label and one prediction per image, or a class has
+            no name.
     """
     images, labels, predictions = as_array(images), as_array(labels), as_array(predictions)
     if len(images) == 0:
@@ -462,7 +462,7 @@ def _pixels(images: Any) -> np.ndarray:
     if images.dtype == np.uint8:
         return images / 255
     low, high = images.min(), images.max()
-    # Rounding in a resize may leave the range by a hair; a normalised image leaves it by far.
+    # A resize may leave the range slightly by rounding; a normalised image leaves it by far.
     if not (low >= -1e-3 and high <= 1 + 1e-3):
         raise ValueError(
             f"images has values from {low:.3g} to {high:.3g}: floating-point images must lie in "
@@ -472,7 +472,7 @@ def _pixels(images: Any) -> np.ndarray:
 
 
 def _check_not_empty(runs: Mapping[str, Sequence[Any]], content: str) -> None:
-    """Refuse runs that hold nothing to draw."""
+    """Refuse runs with nothing to draw."""
     if not runs:
         raise ValueError("runs is empty: pass at least one run")
     for label, values in runs.items():
@@ -481,7 +481,7 @@ def _check_not_empty(runs: Mapping[str, Sequence[Any]], content: str) -> None:
 
 
 def _label_ends(axes: Axes, last_rows: Mapping[str, Any]) -> None:
-    """Write each run's label to the right of its last test accuracy, none on top of another."""
+    """Write each run's label to the right of its last test accuracy, without overlaps."""
     colors = dict(zip(last_rows, cycle(PALETTE), strict=False))
     labels = sorted(last_rows, key=lambda label: last_rows[label].test_accuracy)
     low, high = axes.get_ylim()
@@ -499,7 +499,7 @@ def _label_ends(axes: Axes, last_rows: Mapping[str, Any]) -> None:
 
 
 def spaced(heights: Sequence[float], gap: float, limit: float) -> list[float]:
-    """Move sorted heights apart until each two differ by the gap, and none exceeds the limit."""
+    """Move sorted heights apart until neighbours differ by the gap, all within the limit."""
     moved = list(heights)
     for i in range(1, len(moved)):  # push up from below …
         moved[i] = max(moved[i], moved[i - 1] + gap)

@@ -1,4 +1,4 @@
-"""Images above maps of the classes of their pixels."""
+"""Images above their label maps."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from torch import Tensor
 
-# A colour for each class: also in the three kinds of colour blindness any two are far apart.
+# A colour for each class; any two are far apart, also in the three kinds of colour blindness.
 COLOURS = (
     "#FFFFFF", "#334CCC", "#CC4C00", "#99FF99", "#4C0066", "#E6CC00",
     "#FF80FF", "#99B299", "#661A00", "#996699", "#00001A",
@@ -15,18 +15,18 @@ COLOURS = (
 
 
 def scene_grid(images: Tensor, label_maps: dict[str, Tensor], classes: Sequence[str]) -> Figure:
-    """Draw scenes in a row, and below each its label maps.
+    """Draw scenes in a row, each above its label maps.
 
     Shape:
         images (N, 1, H, W); each label map (N, H, W)
 
     Args:
-        images: Numbers in 0..1, as a batch has them.
-        label_maps: A dictionary from a name, such as "truth", to the maps of these scenes.
+        images: Numbers in 0..1, as in a batch.
+        label_maps: A dictionary from names, such as "truth", to the maps of these scenes.
         classes: The name of each class, the background first.
 
     Raises:
-        ValueError: There is not one map for each scene, or a class has no colour.
+        ValueError: There is not one map per scene, or a class has no colour.
     """
     for name, maps in label_maps.items():
         if len(maps) != len(images):

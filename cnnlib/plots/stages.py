@@ -1,4 +1,4 @@
-"""A whole network, one box per stage: what works at one map size is a stage."""
+"""A whole network as a row of boxes, one per stage: the layers that share a map size."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,18 +14,18 @@ from cnnlib.plots._graph import LAYERS, Node, record
 from cnnlib.plots.diagram import CONVOLUTION, EDGE, JOIN, POOLING, blank_axes, draw_arrow
 
 _COLUMN, _LINE = 1.5, 0.2  # inches, of a stage and of a line of text
-_SHRINKS, _GROWS = 0.6, 1.5  # of the side; a convolution without padding takes less
+_SHRINKS, _GROWS = 0.6, 1.5  # of the side; an unpadded convolution removes less
 
 
 @dataclass(eq=False)
 class Stage:
-    """Layers and blocks in a row whose maps have one size, but for what padding is missing.
+    """Consecutive layers and blocks whose maps have one size, apart from missing padding.
 
     Args:
-        shape: Of the last output, without the batch.
-        level: Stages before it that shrink the map, less those that enlarge it.
-        parts: Names of its layers and blocks, in their order, such as "max 2x2 /2", "BasicBlock".
-        skips: Earlier stages that it reads, besides the one before it.
+        shape: The shape of the last output, without the batch.
+        level: Number of stages so far that shrink the map, minus those that enlarge it.
+        parts: Names of its layers and blocks in order, such as "max 2x2 /2" and "BasicBlock".
+        skips: Earlier stages that it reads, besides the previous one.
     """
 
     shape: tuple[int, ...]
@@ -35,7 +35,7 @@ class Stage:
 
     @property
     def lines(self) -> list[str]:
-        """The shape, and the parts with their number where they repeat."""
+        """The shape, and the parts with a count where they repeat."""
         runs = [(name, len(list(run))) for name, run in groupby(self.parts)]
         shape = " x ".join(map(str, self.shape))
         return [shape, *(f"{count} x {name}" if count > 1 else name for name, count in runs)]
@@ -70,9 +70,9 @@ def _side(shape: tuple[int, ...]) -> int:
 
 
 def _owner(modules: dict[str, nn.Module], node: Node) -> nn.Module | Node:
-    """Return the block that made a call: the first module on its path that is no list of others.
+    """Return the block that made a call: the first module on its path that is not a container.
 
-    A call that the network's own forward made stands for itself.
+    A call from the network's own forward is its own owner.
     """
     names = node.path.split(".")
     path = [modules[".".join(names[: end + 1])] for end in range(len(names))]
@@ -81,7 +81,7 @@ def _owner(modules: dict[str, nn.Module], node: Node) -> nn.Module | Node:
 
 
 def _part_name(owner: nn.Module | Node, first: Node) -> str:
-    """Return the arguments of a layer or the class of a block; "" for what is small, as a ReLU."""
+    """Return the arguments of a layer, the class of a block, or "" for a ReLU and the like."""
     if isinstance(owner, nn.Module) and not type(owner).__module__.startswith("torch."):
         return type(owner).__name__
     if first.kind not in LAYERS:
@@ -90,16 +90,16 @@ def _part_name(owner: nn.Module | Node, first: Node) -> str:
 
 
 def stage_diagram(net: nn.Module, input_shape: Sequence[int]) -> Figure:
-    """Draw the stages of a network from left to right: higher for larger maps, wider for channels.
+    """Draw the stages of a network from left to right: taller for larger maps, wider for channels.
 
-    Where maps grow again, as in a U-Net, each size has its own level, and arrows show the skips.
+    If maps grow again, as in a U-Net, each size has its own level, and arrows show the skips.
 
     Args:
         net: The network.
         input_shape: (channels, height, width) of one image.
 
     Raises:
-        ValueError: The network does not run on such an image.
+        ValueError: The network fails on such an image.
     """
     found = stages(net, input_shape)
     is_u = any(after.level < before.level for before, after in pairwise(found))
