@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output, such as `head`, has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
-    except (OSError, RuntimeError) as error:
+    except (DivergenceError, OSError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not _out_of_memory(error):
             raise
         return _say(error, FAILED)
@@ -71,7 +71,7 @@ def _say(message, code):
 
 def _with_options(message):
     """Return a refusal whose remedy can be typed here: --batch-size 64 for batch_size=64."""
-    names = "train|test|batch_size|size|lr|epochs|momentum|seed|device|batches"
+    names = "train|test|batch_size|size|lr|epochs|momentum|seed|device|batches|held_out"
     said, tries, remedy = message.rpartition(": try ")
 
     def option(match):
@@ -307,7 +307,7 @@ def _parser():
     option("--epochs", type=_count, default=1, metavar="N")
     option("--batches", type=int, metavar="N", help="batches per epoch (default: all)")
     option("--seed", type=int, default=0, metavar="N")
-    option("--folder", default="my_results", metavar="PATH", help="where to write the table")
+    option("--folder", type=_folder, default="my_results", metavar="PATH", help="for the table")
 
     option = command("leaderboard", _leaderboard, "measure cost, speed and accuracy of models")
     on_board = [name for name, model in MODELS.items() if model.on_board]
@@ -317,7 +317,7 @@ def _parser():
     option("--seeds", type=_count, metavar="N", help="training runs per model")
     option("--train", type=int, metavar="N", help="training images to keep")
     option("--test", type=int, metavar="N", help="test images to keep")
-    option("--folder", default="my_results", metavar="PATH", help="where to write the table")
+    option("--folder", type=_folder, default="my_results", metavar="PATH", help="for the table")
 
     option = command("ablation", _ablation, "measure what each part of the best recipe is worth")
     option("--width", type=_count, default=16, metavar="N", help="width of small_resnet")
@@ -328,7 +328,7 @@ def _parser():
     option("--seeds", type=_count, default=5, metavar="N", help="training runs per recipe")
     option("--train", type=int, metavar="N", help="training images to keep")
     option("--test", type=int, metavar="N", help="test images to keep")
-    option("--folder", default="my_results", metavar="PATH", help="where to write the record")
+    option("--folder", type=_folder, default="my_results", metavar="PATH", help="for the record")
     return top
 
 
@@ -361,6 +361,13 @@ def _sides(text):
         raise argparse.ArgumentTypeError(f"{text!r} must be pixels, such as 96 or 96x128")
     height, _, width = text.partition("x")
     return int(height), int(width or height)
+
+
+def _folder(text):
+    """Return the name of a folder, which need not exist."""
+    if Path(text).exists() and not Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r} must be a folder: try my_results")
+    return text
 
 
 def _new_file(text):

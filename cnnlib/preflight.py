@@ -7,24 +7,33 @@ raises a ValueError that says what is wrong and what to try.
 
 import math
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import chain
-from numbers import Integral, Real
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim import LBFGS, Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
+from cnnlib._checks import check_count, check_seed
 from cnnlib.backend import Backend
 from cnnlib.trace import copy_network, needs_memory, trace
 
 _ONE_VALUE = "Expected more than 1 value per channel"  # torch's refusal to normalise a batch of one
+_OTHER_SIZE = "must match the size"  # how torch refuses tensors of different shapes
+
+# What functions given to `fit` build, what cannot step alone, what they take, and an example.
+_BUILT = {
+    "optimizer": (Optimizer, LBFGS, "(parameters, lr)", "torch.optim.Adam"),
+    "schedule": (LRScheduler, ReduceLROnPlateau, "(optimizer, steps)", "cnnlib.train.one_cycle"),
+}
 
 
 def check_network(net: Any) -> None:
@@ -54,12 +63,10 @@ def check_recipe(data: Any, epochs: Any, lr: Any, seed: Any, checkpoint: Any) ->
             f"data={type(data).__name__} must be a Data, with training and test images: "
             "try data=fashion_mnist()"
         )
-    if not isinstance(epochs, Integral) or isinstance(epochs, bool) or int(epochs) < 1:
-        raise ValueError(f"epochs={epochs!r} must be a whole number of at least 1: try epochs=1")
+    check_count("epochs", epochs, usual=1)
+    check_seed(seed)
     if not isinstance(lr, Real) or isinstance(lr, bool) or not 0 < float(lr) < math.inf:
         raise ValueError(f"lr={lr!r} must be a finite number above 0: try lr=0.05")
-    if not isinstance(seed, Integral) or isinstance(seed, bool) or abs(int(seed)) >= 2**62:
-        raise ValueError(f"seed={seed!r} must be a whole number below 2**62: try seed=0")
     if checkpoint is not None:
         named = isinstance(checkpoint, str | os.PathLike) and Path(checkpoint).name
         if not named or not Path(checkpoint).parent.is_dir() or Path(checkpoint).is_dir():
@@ -80,6 +87,50 @@ def check_functions(optimizer: Any = None, schedule: Any = None, loss: Any = Non
             built = isinstance(value, Optimizer | LRScheduler)
             given = f"{type(value).__name__}(...)" if built else repr(value)
             raise ValueError(f"{name}={given} must be a function {arguments}: try {name}={example}")
+
+
+def build(name: str, function: Callable, *arguments: Any) -> Any:
+    """Return the optimiser or the schedule that a function builds, ready to step by itself."""
+    kind, refused, taken, example = _BUILT[name]
+    try:
+        built = function(*arguments)
+    except (AttributeError, TypeError, ValueError) as error:
+        remedy = "" if ": try " in str(error) else f": try {name}={example}"
+        raise ValueError(f"{name} must be a function {taken}: {error}{remedy}") from error
+    if not isinstance(built, kind) or isinstance(built, refused):
+        raise ValueError(
+            f"{name} must return an object of the class {kind.__name__} that steps without "
+            f"arguments, not {type(built).__name__}: try {name}={example}"
+        )
+    return built
+
+
+def checked_loss(loss: Callable) -> Callable:
+    """Return a loss that refuses to give anything but one number per batch."""
+
+    def refuse(problem, cause=None):
+        name = getattr(loss, "__name__", type(loss).__name__)
+        raise ValueError(
+            f"loss={name} must return one number, with a gradient in training, but {problem}: "
+            "try loss=torch.nn.functional.cross_entropy"
+        ) from cause
+
+    def checked(outputs, labels):
+        try:
+            value = loss(outputs, labels)
+        except (TypeError, ValueError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and _OTHER_SIZE not in str(error):
+                raise  # such as a lack of memory
+            refuse(f"it fails: {error}", error)
+        if not isinstance(value, Tensor):
+            refuse(f"it returns a {type(value).__name__}")
+        if value.ndim > 0:
+            refuse(f"it returns a tensor of shape {tuple(value.shape)}")
+        if torch.is_grad_enabled() and not value.requires_grad:
+            refuse("its number has no gradient")
+        return value
+
+    return checked
 
 
 def check_training(net: nn.Module, data: Any, backend: Backend, loss: Any) -> Backend:

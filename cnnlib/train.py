@@ -52,6 +52,8 @@ def sgd(
     parameters: Iterable[Tensor], lr: float, momentum: float = 0.9, **settings: Any
 ) -> Optimizer:
     """Build the default optimiser, SGD with momentum; other settings go to torch unchanged."""
+    if not 0 <= momentum < 1:
+        raise ValueError(f"momentum={momentum!r} must be at least 0 and below 1: try momentum=0.9")
     parameters = list(parameters)
     fused = all(p.device.type in ("cpu", "cuda") for p in parameters)
     optimizer = SGD(parameters, lr, momentum, fused=fused, **settings)
@@ -150,9 +152,9 @@ def fit(
     batches = backend.shard(data.train)
     backend = preflight.check_training(net, data, backend, loss)
     model = backend.parallel(backend.to_device(net))
-    optim = (optimizer or sgd)(net.parameters(), lr)
-    scheduler = (schedule or constant)(optim, epochs * len(batches))
-    criterion = loss or F.cross_entropy
+    optim = preflight.build("optimizer", optimizer or sgd, net.parameters(), lr)
+    scheduler = preflight.build("schedule", schedule or constant, optim, epochs * len(batches))
+    criterion = preflight.checked_loss(loss) if loss else F.cross_entropy
     torch.manual_seed(seed + backend.rank)
 
     def step(images, labels):
@@ -229,7 +231,8 @@ def evaluate(
     preflight.check_functions(loss=loss)
     backend = choose_backend(batches.device, precision)
     backend = preflight.check_evaluation(net, batches, backend)
-    return _measure(net, batches, loss or F.cross_entropy, backend)
+    criterion = preflight.checked_loss(loss) if loss else F.cross_entropy
+    return _measure(net, batches, criterion, backend)
 
 
 def _measure(net, batches, loss, backend):

@@ -181,3 +181,21 @@ def test_an_unknown_ingredient_is_refused_before_anything_is_trained(
     assert command.main(argv) == 2
     assert "left_out='salt' must be one of ('flip', 'crop', " in capsys.readouterr().err
     assert not calls
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"seeds": 0}, "seeds=0 must be a whole number from 1: try seeds=3"),
+        ({"held_out": 40}, "held_out=40 must be a whole number from 1 to 39: try held_out=4"),
+    ],
+)
+def test_runs_that_cannot_be_are_refused(arguments, message, tmp_path):
+    arguments = {"seeds": 1, "path": tmp_path / "record.json"} | arguments
+    with pytest.raises(ValueError, match=message):
+        ablate("lenet", models.lenet, drawn(), 1, 0.1, **arguments)
+
+
+def test_a_run_says_what_it_leaves_out(calls, tmp_path, capsys):
+    ablate("lenet", models.lenet, drawn(), 1, 0.1, seeds=1, path=tmp_path / "record.json")
+    assert "without nothing, seed 0\nwithout flip, seed 0\n" in capsys.readouterr().out

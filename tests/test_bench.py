@@ -213,6 +213,21 @@ def test_without_d2l_the_bench_says_how_to_get_it(monkeypatch, tmp_path):
         bench(["lenet"], against="d2l", batches=5, folder=tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"names": ["lenett"]}, r"names=\['lenett'\] must be names of models, in a list: try \['l"),
+        ({"names": "lenet"}, "names='lenet' must be names of models, in a list"),
+        ({"against": "torch"}, r"against='torch' must be one of \['d2l', 'strong'\]: try 'strong'"),
+        ({"rounds": 0}, "rounds=0 must be a whole number from 1: try rounds=3"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_at_once(arguments, message, tmp_path):
+    arguments = {"names": ["lenet"], "against": "strong", "folder": tmp_path} | arguments
+    with pytest.raises(ValueError, match=message):
+        bench(**arguments)
+
+
 def test_d2l_runs_beside_the_written_images_and_we_stay_where_we_are(loops, tmp_path):
     here = Path.cwd()
     bench(["lenet"], against="d2l", rounds=1, batches=5, folder=tmp_path)

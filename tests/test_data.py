@@ -8,6 +8,7 @@ import errno
 import functools
 import gzip
 import hashlib
+import itertools
 import multiprocessing
 import re
 import shutil
@@ -524,6 +525,12 @@ def test_some_images_are_held_out_and_some_are_left(count):
         data.hold_out(count)
 
 
+def test_a_class_without_a_test_image_is_refused():
+    data = Data(make_batches(10), make_batches(5), mnist.CLASSES, "drawn")
+    with pytest.raises(ValueError, match=r"names=\('Bag',\) must have training and test images"):
+        data.select_classes("Bag")
+
+
 def test_a_class_of_no_such_name_is_refused(folder):
     with pytest.raises(ValueError, match=r"name='Hat' must be a class: try one of \('T-shirt"):
         fashion_mnist(root=folder).select_classes("Bag", "Hat")
@@ -814,3 +821,34 @@ def test_an_evaluation_in_shards_reads_every_image_once():
     assert all(len(labels) for labels in batches)
     with pytest.raises(ValueError, match="num_shards=14 must be at most the 13 images: keep more"):
         whole.shard(0, 14)
+
+
+def test_a_shard_of_a_shard_is_a_part_of_that_shard():
+    whole = numbered(24, 12)
+    parts = [whole.shard(i, 2).shard(j, 3) for i in range(2) for j in range(3)]
+    labels = [torch.cat([labels for _, labels in part]).tolist() for part in parts]
+    assert sorted(itertools.chain(*labels)) == list(range(24))
+    assert sorted(itertools.chain(*labels[:3])) == list(range(0, 24, 2))
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        (
+            lambda whole: whole.shard(2, 2),
+            "index=2 must be a whole number from 0 to 1: try index=0",
+        ),
+        (lambda whole: whole.shard(-1, 2), "index=-1 must be"),
+        (lambda whole: whole.shard(0, 0), "num_shards=0 must be a whole number from 1"),
+        (lambda whole: whole.rebatch(0), "batch_size=0 must be a whole number from 1"),
+        (lambda whole: whole.rebatch(1.5), "batch_size=1.5 must be"),
+    ],
+)
+def test_shards_and_batches_that_cannot_be_are_refused(part, message):
+    with pytest.raises(ValueError, match=message):
+        part(numbered(13, 4))
+
+
+def test_numpy_numbers_are_numbers_of_images():
+    whole = numbered(12, 4).rebatch(np.int64(5)).shard(np.int64(0), np.int64(2))
+    assert [labels.tolist() for _, labels in whole] == [[0, 2], [4, 6], [8, 10]]

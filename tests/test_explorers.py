@@ -248,6 +248,31 @@ def test_an_explorer_may_start_with_what_no_layer_takes():
     assert without_script(explore.conv_explorer(size=7, kernel=9)).endswith(refusal)
 
 
+@pytest.mark.parametrize(
+    ("page", "reason"),
+    [
+        (lambda: explore.conv_explorer(size=-1), "size=-1 must be a whole number from 1 to 512"),
+        (lambda: explore.conv_explorer(size=7.0), "size=7.0 must be a whole number"),
+        (
+            lambda: explore.transposed_explorer(kernel=10**6),
+            "kernel=1000000 must be a whole number",
+        ),
+        (
+            lambda: explore.dilation_explorer((50,)),
+            "field=101 pixels must be at most 99 to be shown",
+        ),
+    ],
+)
+def test_an_explorer_may_start_with_what_cannot_be_drawn(page, reason):
+    assert reason in without_script(page())
+
+
+def test_an_explorer_may_start_with_numpy_numbers():
+    two = np.int64(2)
+    page = explore.conv_explorer(kernel=two, stride=two)
+    assert page._repr_html_() == explore.conv_explorer(kernel=2, stride=2)._repr_html_()
+
+
 def test_the_first_step_of_an_explorer_multiplies_something():
     assert PIXELS[0, 0] * WEIGHTS[0, 0]
 

@@ -4,6 +4,7 @@ import functools
 import json
 import random
 import types
+from dataclasses import replace
 
 import pytest
 import torch
@@ -241,6 +242,18 @@ def test_the_size_may_be_stated(settings):
     Leaderboard(TINY).add("narrow_se", size=32)
     Leaderboard(TINY).add("mine", models.small_resnet, size=32)
     assert {size for size, *_ in settings} == {32}
+
+
+def test_what_cannot_be_measured_is_refused(settings):
+    with pytest.raises(ValueError, match="size=0 must be a number of pixels"):
+        Leaderboard(TINY).add("mine", models.lenet, size=0)
+    with pytest.raises(ValueError, match="seeds=0 must be a whole number from 1: try seeds=3"):
+        Leaderboard(replace(TINY, seeds=0)).add("lenet")
+
+
+def test_a_row_that_is_not_there_is_named():
+    with pytest.raises(ValueError, match=r"name='b' must be a row: try one of \['a'\], or add it"):
+        Leaderboard(TINY, rows=[entry("a")])["b"]
 
 
 def test_ctrl_c_ends_the_leaderboard(small, monkeypatch):

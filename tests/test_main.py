@@ -11,11 +11,11 @@ import torch
 
 from cnnlib import __main__ as command
 from cnnlib import models
+from cnnlib._checks import check_image_size
 from cnnlib.data import Batches, Data, synthetic
-from cnnlib.data._checks import check_image_size
 from cnnlib.data.mnist import CLASSES
 from cnnlib.models import MODELS, Model, Recipe
-from cnnlib.train import History
+from cnnlib.train import DivergenceError, History
 
 TINY = ["train", "lenet", "--epochs", "2", "--train", "40", "--test", "20", "--batch-size", "16"]
 
@@ -143,7 +143,7 @@ def test_a_model_is_traced_at_the_size_of_its_table(capsys, name, size):
         (["train", "lenet", "--record", "/no/such/x.json"], "'/no/such/x.json' must be a file in"),
         (
             ["train", "lenet", "--epochs", "0"],
-            "epochs=0 must be a whole number of at least 1: try ",
+            "epochs=0 must be a whole number from 1: try ",
         ),
         (["bench", "--models", "unet"], "'unet' must classify images, not pixels: try lenet"),
         (["leaderboard", "--models", "dilated_net"], "'dilated_net' must classify images"),
@@ -345,6 +345,24 @@ def test_ctrl_c_ends_with_one_message_and_keeps_the_epochs(tmp_path):
     record = json.loads(log.read_text())
     assert record["interrupted"]
     assert len(record["rows"]) >= 2
+
+
+def test_a_loss_that_diverges_ends_a_measurement_in_one_line(capsys, monkeypatch, tmp_path):
+    def diverge(*arguments, **options):
+        raise DivergenceError("the loss is nan: try a smaller lr")
+
+    monkeypatch.setattr("cnnlib.measure.ablation.ablate", diverge)
+    code, out, err = run(capsys, "ablation", "--folder", tmp_path)
+    assert (code, out, err) == (1, "", "cnnlib: the loss is nan: try a smaller lr\n")
+
+
+@pytest.mark.parametrize("command", [["bench", "--models", "lenet"], ["leaderboard"], ["ablation"]])
+def test_a_folder_that_is_a_file_is_refused_before_anything_is_measured(capsys, tmp_path, command):
+    file = tmp_path / "table.json"
+    file.touch()
+    code, _, err = run(capsys, *command, "--folder", file)
+    assert code == 2
+    assert f"'{file}' must be a folder: try my_results" in err
 
 
 def test_the_module_is_a_command():

@@ -288,6 +288,12 @@ def test_seeds_draw_a_dot_each_and_a_bar_at_the_mean():
     assert axes.get_xlabel() == "accuracy"
 
 
+def test_seeds_take_tensors_and_any_labels():
+    axes = plots.seeds({20: torch.tensor([0.25, 0.75])}, "accuracy").axes[0]
+    assert [line.get_xdata().tolist() for line in axes.lines[:2]] == [[0.25, 0.75], [0.5]]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["20"]
+
+
 @pytest.mark.parametrize(("runs", "message"), [({}, "runs is empty"), ({"a": []}, "runs['a'] is")])
 def test_seeds_refuse_what_they_cannot_draw(runs, message):
     with refuses(message):

@@ -305,6 +305,8 @@ def test_evaluate_takes_batches():
         evaluate(make_net(), [])
     with pytest.raises(ValueError, match=r"loss='x' must be a function"):
         evaluate(make_net(), ToyData().test, "x")
+    with pytest.raises(ValueError, match=r"it returns a tensor of shape \(\d+,\): try loss="):
+        evaluate(make_net(), ToyData().test, nn.CrossEntropyLoss(reduction="none"))
 
 
 def test_evaluate_looks_at_the_scores_too():

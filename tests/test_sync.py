@@ -10,10 +10,12 @@ import notebooks
 PACKAGE = notebooks.ROOT / "cnnlib"
 
 EXTRAS = {"explore", "measure", "__main__"}  # all else is the core, which imports none of them
-CORE_LINES = 6_690  # lines that are not blank, docstrings included
+GROWING = {"blocks", "models"}  # one more figure or table of a paper is always welcome
+CORE_LINES = 4_640  # lines of the core without them that are not blank, docstrings included
 
 # Which part of the package may import which: the arrows point one way.
 ARROWS = {
+    "_checks": set(),
     "_receptive_field": set(),
     "arithmetic": set(),
     "_cuda_graph": set(),
@@ -24,12 +26,12 @@ ARROWS = {
     "trace": {"_receptive_field"},
     "models": {"blocks"},
     "weights": set(),
-    "data": {"plots"},
+    "data": {"_checks", "plots"},
     "progress": {"plots"},
-    "preflight": {"backend", "trace"},
+    "preflight": {"_checks", "backend", "trace"},
     "train": {"backend", "data", "plots", "preflight", "progress"},
-    "explore": {"arithmetic", "plots"},
-    "measure": {"backend", "data", "models", "plots", "trace", "train"},
+    "explore": {"_checks", "arithmetic", "plots"},
+    "measure": {"_checks", "backend", "data", "models", "plots", "trace", "train"},
     "__main__": {"backend", "data", "measure", "models", "trace", "train"},
 }
 
@@ -69,7 +71,7 @@ def test_the_core_imports_no_extra():
 
 
 def test_the_core_stays_small():
-    core = [path for path in PACKAGE.rglob("*.py") if part(path) not in EXTRAS]
+    core = [path for path in PACKAGE.rglob("*.py") if part(path) not in EXTRAS | GROWING]
     lines = [line for path in core for line in path.read_text(encoding="utf-8").splitlines()]
     assert len([line for line in lines if line.strip()]) <= CORE_LINES
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cnnlib.data._checks import check_count, check_seed
+from cnnlib._checks import check_count, check_seed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -108,21 +108,25 @@ class Batches:
 
     def rebatch(self, batch_size: int) -> "Batches":
         """Return the same images in batches of another size."""
-        return replace(self, batch_size=batch_size)
+        return replace(self, batch_size=check_count("batch_size", batch_size))
 
     def shard(self, index: int, num_shards: int) -> "Batches":
         """Return shard `index`, from 0, of `num_shards` equal shards of each batch.
 
         Raises:
-            ValueError: There are more shards than images.
+            ValueError: There are more shards than images, or there is no shard of this index.
         """
+        num_shards = check_count("num_shards", num_shards, usual=1)
+        index = check_count("index", index, num_shards - 1, least=0, usual=0)
         if num_shards > len(self.labels):
             raise ValueError(
                 f"num_shards={num_shards} must be at most the {len(self.labels)} images: "
                 "keep more of them"
             )
         batch_size = max(1, self.batch_size // num_shards)
-        return replace(self, batch_size=batch_size, _shard=(index, num_shards))
+        first, step = self._shard
+        shard = (first + step * index, step * num_shards)
+        return replace(self, batch_size=batch_size, _shard=shard)
 
 
 @dataclass(frozen=True, repr=False)
@@ -194,6 +198,11 @@ class Data:
 
         def select(batches):
             index, labels = (batches.labels[:, None] == kept).nonzero(as_tuple=True)
+            if not len(index):
+                raise ValueError(
+                    f"names={names} must have training and test images, and a part has none: "
+                    "try fashion_mnist() with more images"
+                )
             return replace(batches, images=batches.images[index], labels=labels)
 
         return replace(self, train=select(self.train), test=select(self.test), classes=names)
@@ -212,7 +221,7 @@ class Data:
             ValueError: The count leaves no training or no held-out images, or the seed is invalid.
         """
         images, labels = self.train.images, self.train.labels
-        count = check_count("count", count, len(labels) - 1)
+        count = check_count("count", count, len(labels) - 1, usual=-(-len(labels) // 10))
         generator = torch.Generator().manual_seed(check_seed(seed))
         order = torch.randperm(len(labels), generator=generator).to(self.device)
         held, kept = order[:count], order[count:]

@@ -5,8 +5,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from cnnlib._checks import check_count, check_device, check_image_size, check_seed
 from cnnlib.data import synthetic
-from cnnlib.data._checks import check_count, check_device, check_image_size, check_seed
 from cnnlib.data._files import fetch, read
 from cnnlib.data.batches import SYNTHETIC, Batches, Data
 

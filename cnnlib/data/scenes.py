@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from cnnlib.data._checks import check_count, check_image_size
+from cnnlib._checks import check_count, check_image_size
 from cnnlib.data.batches import Data
 from cnnlib.data.mnist import COUNTS, fashion_mnist
 

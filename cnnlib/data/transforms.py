@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cnnlib.data._checks import check_count
+from cnnlib._checks import check_count
 
 
 def random_flip(images: Tensor) -> Tensor:

@@ -6,11 +6,13 @@ instead.
 
 import numpy as np
 
+from cnnlib._checks import check_count
 from cnnlib.arithmetic import contributions, hdc
 from cnnlib.explore.page import Page, first_step, table
 from cnnlib.explore.sliding_window import MAX_SIDE, conv_steps, transposed_scatter_steps
 
 LARGEST = 512  # pixels
+LONGEST = 99  # pixels of a field, as in page.js
 ROWS, COLUMNS = np.ogrid[:LARGEST, :LARGEST]
 PIXELS = (1 + 5 * ROWS**2 + 3 * COLUMNS**2 + 7 * ROWS * COLUMNS) % 13 % 6  # no visible pattern
 WEIGHTS = (ROWS**2 + 3 * COLUMNS**2 + 5 * ROWS * COLUMNS + 2 * ROWS) % 7 % 4 - 1
@@ -52,14 +54,20 @@ def dilation_explorer(rates: tuple[int, ...] = (1, 2, 5), kernel: int = 3) -> Pa
     stack, listed = hdc(rates, kernel), ", ".join(map(str, rates))
     title = f"Dilation explorer: rates {listed}, kernel {kernel}"
     counted = f"{len(stack.holes)} of {stack.receptive_field} positions are holes"
-    paths = np.array([contributions(rates, kernel)])
-    static = table(f"{title}: {counted}. Paths from each position to the output:", paths)
+    if stack.receptive_field > LONGEST:
+        width = f"field={stack.receptive_field} pixels must be at most {LONGEST} to be shown"
+        static = f"<p>{width}: try smaller rates</p>"
+    else:
+        paths = np.array([contributions(rates, kernel)])
+        static = table(f"{title}: {counted}. Paths from each position to the output:", paths)
     return Page(title, static, {"kind": "dilation", "values": {"rates": listed, "kernel": kernel}})
 
 
 def _sliding_page(title, kind, steps, size, kernel, options):
     """Return a page whose static form is the first step, or the reason why there is none."""
     try:
+        check_count("size", size, LARGEST, usual=7)
+        check_count("kernel", kernel, LARGEST, usual=3)
         static = first_step(steps(PIXELS[:size, :size], WEIGHTS[:kernel, :kernel], **options))
     except ValueError as refusal:
         static = f"<p>{refusal}</p>"

@@ -38,7 +38,7 @@ class Page:
             Path(__file__).with_name(name).read_text(encoding="utf-8")
             for name in ("page.css", "steps.js", "page.js")
         )
-        data = json.dumps(self.data, ensure_ascii=False, separators=(",", ":"))
+        data = json.dumps(self.data, ensure_ascii=False, separators=(",", ":"), default=int)
         return (
             f'<div class="cnnlib-page" role="group" aria-label="{self.title}">\n'
             f"<p><em>Run this cell to move it.</em></p>\n{self.static}\n"

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from cnnlib._checks import check_count
 from cnnlib.data import Data, random_crop, random_flip
 from cnnlib.measure.machine import environment_info
 from cnnlib.measure.records import load_previous, write_json
@@ -104,8 +105,10 @@ def ablate(
     """
     if unknown := set(left_out) - set(INGREDIENTS):
         raise ValueError(f"left_out={unknown.pop()!r} must be one of {INGREDIENTS}: try 'flip'")
+    seeds = check_count("seeds", seeds, usual=3)
     if held_out:
-        data = data.hold_out(held_out)
+        most = len(data.train.labels) - 1
+        data = data.hold_out(check_count("held_out", held_out, most, usual=-(-most // 10)))
     recipe = {
         "net": name,
         "params": count_parameters(build()),
@@ -126,6 +129,7 @@ def ablate(
             runs = record["accuracies"].setdefault(without or "nothing", [])
             if seed < len(runs):
                 continue
+            print(f"without {without or 'nothing'}, seed {seed}", flush=True)
             torch.manual_seed(seed)
             history = train_best(build(), data, epochs, lr, seed, without, plot=False)
             if history.interrupted:

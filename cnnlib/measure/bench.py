@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import FashionMNIST
 
+from cnnlib._checks import check_count
 from cnnlib.backend import choose_backend
 from cnnlib.data import Batches, Data, fashion_mnist
 from cnnlib.measure.machine import (
@@ -98,6 +99,11 @@ def bench(
             "against='d2l' needs d2l 1.0.3, which is not installed: try pip install --no-deps "
             "d2l==1.0.3, and pip install pandas requests scipy"
         )
+    if against not in _LOOPS:
+        raise ValueError(f"against={against!r} must be one of {list(_LOOPS)}: try 'strong'")
+    if isinstance(names, str) or any(name not in MODELS for name in names):
+        raise ValueError(f"names={names!r} must be names of models, in a list: try ['lenet']")
+    rounds = check_count("rounds", rounds, usual=3)
     device = device_type()
     peaks = {str(d).removeprefix("torch."): measure_matmul_flops(device, d) for d in DTYPES}
     settings = {"epochs": epochs, "batches": batches, "seed": seed}
@@ -135,8 +141,7 @@ def _compare(job: _Job, against: str, rounds: int, peak_flops: float) -> dict:
             write_images(Path(folder) / "data", part, getattr(data, part))
         images, labels = data.train.take(torch.arange(min(job.batch_size, len(data.train.labels))))
         batch = images.to(job.device), labels.to(job.device)
-        other = {"d2l": D2L, "strong": Strong}[against]
-        loops = {"ours": Ours(job, folder), "theirs": other(job, folder)}
+        loops = {"ours": Ours(job, folder), "theirs": _LOOPS[against](job, folder)}
         found: dict = {side: {"whole": [], "loader": [], "step": []} for side in loops}
         for _ in range(1 + rounds):
             for side, loop in loops.items():
@@ -322,6 +327,9 @@ class Strong(_Loop):
         images, labels = batch
         images = images.to(self.job.device, non_blocking=True, memory_format=torch.channels_last)
         return images, labels.to(self.job.device, non_blocking=True)
+
+
+_LOOPS: dict[str, type[_Loop]] = {"d2l": D2L, "strong": Strong}
 
 
 def _started(net: nn.Module, job: _Job) -> nn.Module:

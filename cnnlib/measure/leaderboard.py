@@ -14,6 +14,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from cnnlib._checks import check_count
 from cnnlib.data import fashion_mnist
 from cnnlib.measure.machine import (
     device_type,
@@ -167,7 +168,7 @@ class Leaderboard:
         elif recipe is None:
             recipe = _recipe_of(protocol)
         data = fashion_mnist(
-            size or recipe.size,
+            recipe.size if size is None else size,
             protocol.batch_size or recipe.batch_size,
             train=protocol.train,
             test=protocol.test,
@@ -178,7 +179,7 @@ class Leaderboard:
         self.about = (self.about or _about(data.device.type)) | {"data": data.source}
         settings = _fit_settings(protocol, recipe)
         accuracies = []
-        for seed in range(protocol.seeds):
+        for seed in range(check_count("seeds", protocol.seeds, usual=3)):
             torch.manual_seed(seed)
             net = build()
             with quiet():
@@ -201,7 +202,10 @@ class Leaderboard:
 
     def __getitem__(self, name: str) -> Entry:
         """Return the row of a network."""
-        return next(row for row in self.rows if row.name == name)
+        rows = {row.name: row for row in self.rows}
+        if name not in rows:
+            raise ValueError(f"name={name!r} must be a row: try one of {list(rows)}, or add it")
+        return rows[name]
 
     def __str__(self) -> str:
         lines = [

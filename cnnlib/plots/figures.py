@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from io import BytesIO
 from itertools import cycle
-from statistics import mean
 from typing import Any
 
 import matplotlib.style
@@ -288,18 +287,19 @@ def seeds(
         ValueError: There is no run, or a run has no numbers.
     """
     _check_not_empty(runs, "one number per seed")
-    lines = sum(label.count("\n") + 1 for label in runs)
+    labels = list(map(str, runs))
+    lines = sum(label.count("\n") + 1 for label in labels)
     figure = Figure(figsize=(9, 1.3 + 0.2 * len(runs) + 0.25 * lines), layout="constrained")
     axes = figure.subplots()
-    for row, numbers in enumerate(runs.values()):
+    for row, numbers in enumerate(map(as_array, runs.values())):
         axes.plot(numbers, [row] * len(numbers), "o", markersize=10, alpha=0.7, color=BLUE)
-        axes.plot(mean(numbers), row, "|", markersize=24, markeredgewidth=3, color=BLACK)
+        axes.plot(numbers.mean(), row, "|", markersize=24, markeredgewidth=3, color=BLACK)
     if reference:
         label, value = reference
         axes.axvline(value, color=GREY, linestyle="--", lw=1.5, zorder=1)
         top = axes.get_xaxis_transform()
         axes.text(value, 1.02, label, fontsize=12, color=GREY, ha="center", transform=top)
-    axes.set_yticks(range(len(runs)), list(runs))
+    axes.set_yticks(range(len(runs)), labels)
     axes.set(xlabel=quantity, ylim=(len(runs) - 0.4, -0.6))  # the first row at the top
     axes.grid(axis="x")
     return figure
