@@ -175,8 +175,8 @@ def _summary(arguments, history):
         f"{arguments.model}: test accuracy {history.last.test_accuracy:.4f} "
         f"after epoch {history.last.epoch} of {arguments.epochs}"
     ]
-    if arguments.checkpoint:
-        lines.append(f"The weights after that epoch are in {arguments.checkpoint}")
+    if arguments.checkpoint and Path(arguments.checkpoint).exists():
+        lines.append(f"The weights of the last epoch that was saved are in {arguments.checkpoint}")
     if arguments.record:
         lines.append(f"The record is in {arguments.record}")
     return "\n".join(lines)
@@ -297,7 +297,9 @@ def _parser():
     option("--precision", choices=("auto", "fp32", "bf16"), default="auto")
     option("--compile", action="store_true", help="apply torch.compile to the network")
     option("--device", metavar="NAME", help="device, such as cpu or cuda:1")
-    option("--checkpoint", metavar="PATH", help="where to write the weights after each epoch")
+    option(
+        "--checkpoint", metavar="PATH", help="file to continue from and to write after each epoch"
+    )
     option("--record", type=_new_file, metavar="PATH", help="where to write the record, as JSON")
 
     option = command("bench", _bench, "compare the speed of our training loop with another one")

@@ -137,6 +137,13 @@ class Backend:
             dist.all_reduce(tensor)
         return tensor
 
+    def all_gather(self, value: Any) -> list:
+        """Return the values of all processes, in their order. All processes must call this."""
+        values = [value] * self.world_size
+        if self.world_size > 1:
+            dist.all_gather_object(values, value)
+        return values
+
 
 def choose_backend(
     device: torch.device | str, precision: str = "auto", graph: bool = False

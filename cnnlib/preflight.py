@@ -6,12 +6,10 @@ raises a ValueError that says what is wrong and what to try.
 """
 
 import math
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import chain
 from numbers import Real
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +20,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
+from cnnlib._checkpoint import check_path
 from cnnlib._checks import check_count, check_seed
 from cnnlib.backend import Backend
 from cnnlib.trace import copy_network, needs_memory, trace
@@ -68,12 +67,7 @@ def check_recipe(data: Any, epochs: Any, lr: Any, seed: Any, checkpoint: Any) ->
     if not isinstance(lr, Real) or isinstance(lr, bool) or not 0 < float(lr) < math.inf:
         raise ValueError(f"lr={lr!r} must be a finite number above 0: try lr=0.05")
     if checkpoint is not None:
-        named = isinstance(checkpoint, str | os.PathLike) and Path(checkpoint).name
-        if not named or not Path(checkpoint).parent.is_dir() or Path(checkpoint).is_dir():
-            raise ValueError(
-                f"checkpoint={str(checkpoint)!r} must be a file in a folder that exists: make the "
-                "folder first, or name another file"
-            )
+        check_path(checkpoint)
 
 
 def check_functions(optimizer: Any = None, schedule: Any = None, loss: Any = None) -> None:

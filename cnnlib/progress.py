@@ -42,7 +42,7 @@ def show_progress(history: Any, plot: bool, silent: bool = False) -> "ProgressDi
     With the environment variable CNNLIB_LIVE=0, only rows and the final state are shown.
 
     Args:
-        history: The History that the run will fill, still empty.
+        history: The History that the run will fill, with any epochs that were completed before.
         plot: Whether a notebook shows a table and the loss curve. False: one line per epoch.
         silent: Whether to show nothing, because another process of this run does.
     """
@@ -76,9 +76,14 @@ class _Lines(ProgressDisplay):
         super().__init__(history)
         if history.banner:
             print(history.banner)
+        for row in history.rows:
+            self._print(row)
 
     def after_epoch(self):
-        print(", ".join(f"{name} {cell}" for name, cell in _cells(self.history.last).items()))
+        self._print(self.history.last)
+
+    def _print(self, row):
+        print(", ".join(f"{name} {cell}" for name, cell in _cells(row).items()))
 
     def close(self):
         if self.history.interrupted:
@@ -93,8 +98,11 @@ class _Terminal(_Lines):
 
         self.history = history
         print(history)
+        if 0 < len(history.rows) < history.recipe["epochs"]:
+            print(f"continuing after epoch {history.last.epoch}")
         live = os.environ.get("CNNLIB_LIVE") != "0"
-        self.bar = tqdm(total=_batches(history), unit="batch", leave=False, disable=not live)
+        done, total = len(history.losses), _batches(history)
+        self.bar = tqdm(initial=done, total=total, unit="batch", leave=False, disable=not live)
 
     def after_batch(self):
         if self.history.losses:
@@ -114,7 +122,7 @@ class _Notebook(ProgressDisplay):
 
     def __init__(self, history):
         super().__init__(history)
-        self.batches, self.handle, self.next_update = 0, None, math.inf
+        self.batches, self.handle, self.next_update = len(history.losses), None, math.inf
         if os.environ.get("CNNLIB_LIVE") != "0":
             self._update()
 

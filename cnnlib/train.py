@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import os
 import time
+import zlib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,6 +17,7 @@ from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR
 
 from cnnlib import preflight, progress
+from cnnlib._checkpoint import Checkpoint
 from cnnlib.backend import Backend, choose_backend
 
 if TYPE_CHECKING:
@@ -130,7 +131,10 @@ def fit(
         precision: "bf16"; "fp32", which gives the same numbers as a hand-written loop; or "auto":
             the environment variable CNNLIB_PRECISION, else the fastest on this machine. The
             History records the choice.
-        checkpoint: A path to which the weights are written, atomically, after each epoch.
+        checkpoint: A path to which all that the next epoch depends on is written, atomically, after
+            each epoch; `weights.read` finds the weights in it. A training that finds its own file
+            continues after the last epoch in it and ends as if it had never been interrupted: on
+            the same CPU, with as many threads and at most two processes, to the bit.
         graph: Whether to capture the step as a CUDA graph, on a GPU with a fused optimiser. Pass
             False if `net` or `loss` has side effects in Python, such as appending to a list.
         plot: Whether a notebook shows a table and the loss curve. False: one printed line per
@@ -140,14 +144,15 @@ def fit(
         The History, one row per epoch.
 
     Raises:
-        ValueError: An argument is out of range or of the wrong kind, or the network does not fit
-            the data.
+        ValueError: An argument is out of range or of the wrong kind, the network does not fit the
+            data, or the checkpoint, which stays as it is, belongs to another training.
         DivergenceError: The loss became infinite or NaN. Like any other error that ends training,
             it carries the History so far as its attribute `history`.
     """
     preflight.check_network(net)
     preflight.check_recipe(data, epochs, lr, seed, checkpoint)
     preflight.check_functions(optimizer, schedule, loss)
+    epochs, lr, seed = int(epochs), float(lr), int(seed)  # they may be numbers of NumPy
     backend = choose_backend(data.device, precision, graph)
     batches = backend.shard(data.train)
     backend = preflight.check_training(net, data, backend, loss)
@@ -168,10 +173,16 @@ def fit(
 
     step = backend.maybe_capture(step, net, optim)
     history = History(_describe(net, data, backend, epochs, lr, seed, len(batches)), data.banner)
+    if checkpoint is not None:
+        named = loss or F.cross_entropy  # without the checks around it
+        identity = _identify(history.recipe, data, backend, named, net, optim, scheduler)
+        parts = {"history": history, "state_dict": net, "optimizer": optim, "schedule": scheduler}
+        saved = Checkpoint(checkpoint, identity, parts, backend)
+        saved.resume()
     display = progress.show_progress(history, plot, silent=backend.rank > 0)
     try:
         with backend.retain_heap():
-            for epoch in range(1, epochs + 1):
+            for epoch in range(len(history.rows) + 1, epochs + 1):
                 net.train()
                 metrics = EpochMetrics(epoch, backend)
                 for number, (images, labels) in enumerate(batches.epoch(epoch, seed), start=1):
@@ -184,8 +195,8 @@ def fit(
                 history.losses += metrics.read()
                 history.rows.append(metrics.finish(_measure(net, data.test, criterion, backend)))
                 display.after_epoch()
-                if checkpoint is not None and backend.rank == 0:
-                    _save(net, checkpoint)
+                if checkpoint is not None and math.isfinite(history.last.test_loss):
+                    saved.save()
     except KeyboardInterrupt:
         history.interrupted = True
     except Exception as error:
@@ -433,6 +444,24 @@ class History:
             f"{about['device']}"
         )
 
+    def state_dict(self) -> dict:
+        """Return the epochs so far, for a checkpoint."""
+        return {"rows": [asdict(row) for row in self.rows], "losses": self.losses}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Return to the epochs of a checkpoint.
+
+        Raises:
+            ValueError: They are more than the recipe has.
+        """
+        done, planned = len(state["rows"]), self.recipe["epochs"]
+        if done > planned:
+            raise ValueError(
+                f"epochs={planned} must be at least the {done} that the checkpoint has: "
+                f"try epochs={done}, or another file"
+            )
+        self.rows, self.losses = [Epoch(**row) for row in state["rows"]], state["losses"]
+
     def plot(self) -> Figure:
         """Draw loss and accuracy per epoch, or after a single epoch the loss of each batch."""
         from cnnlib import plots  # training without pictures needs no matplotlib
@@ -446,14 +475,6 @@ class History:
         return "\n".join([*head, progress.HEADER, *map(progress.row_text, self.rows)])
 
 
-def _save(net, path):
-    """Write the weights of a network to a file, atomically."""
-    path = Path(path)
-    part = path.with_name(path.name + ".part")
-    torch.save(net.state_dict(), part)
-    part.replace(path)
-
-
 def _describe(net, data, backend, epochs, lr, seed, batches):
     """Return everything that a run depends on, for its History."""
     return {
@@ -464,11 +485,43 @@ def _describe(net, data, backend, epochs, lr, seed, batches):
         "test_images": len(data.test.labels),
         "batch_size": data.train.batch_size,
         "batches": batches,
-        "epochs": int(epochs),
-        "lr": float(lr),
-        "seed": int(seed),
+        "epochs": epochs,
+        "lr": lr,
+        "seed": seed,
         "device": str(data.device),
         "precision": backend.precision,
         "processes": backend.world_size,
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
     }
+
+
+def _identify(recipe, data, backend, loss, net, optimizer, scheduler):
+    """Return what tells a training from others, as text, so far as it can be known.
+
+    A function is known by its name. The number of epochs counts unless the rate is constant.
+    """
+    crc32 = 0
+    for batches in (data.train, data.test):
+        for tensor in (batches.images, batches.labels):
+            crc32 = zlib.crc32(tensor.cpu().contiguous().numpy(), crc32)
+    settings = scheduler.state_dict().items()
+    identity = recipe | {
+        "data_crc32": crc32,
+        "transforms": [_name(each) for each in getattr(data.train, "transforms", ())],
+        "loss": _name(loss),
+        "memory_format": backend.memory_format,
+        "graph": backend.graph,
+        "optimizer": type(optimizer).__name__,
+        **optimizer.defaults,
+        "schedule": type(scheduler).__name__,
+        **{name: value for name, value in settings if isinstance(value, int | float | list)},
+        **{name: list(tensor.shape) for name, tensor in net.state_dict().items()},
+    }
+    if isinstance(scheduler, ConstantLR):
+        del identity["epochs"]
+    return {name: str(value) for name, value in identity.items()}
+
+
+def _name(function):
+    """Return the name of a function, or that of its kind where it has none."""
+    return getattr(function, "__qualname__", type(function).__qualname__)

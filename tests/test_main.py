@@ -1,5 +1,6 @@
 """The command line: what it prints, what it refuses, and how it ends."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ from cnnlib.data import Batches, Data, synthetic
 from cnnlib.data.mnist import CLASSES
 from cnnlib.models import MODELS, Model, Recipe
 from cnnlib.train import DivergenceError, History
+from cnnlib.weights import read
 
 TINY = ["train", "lenet", "--epochs", "2", "--train", "40", "--test", "20", "--batch-size", "16"]
 
@@ -216,11 +218,46 @@ def test_train_prints_rows_and_leaves_checkpoint_and_log(capsys, tmp_path):
     assert sum(line.split()[:1] in (["1"], ["2"]) for line in out.splitlines()) == 2
     assert f"are in {weights}" in out
     assert f"is in {log}" in out
-    models.lenet().load_state_dict(torch.load(weights, weights_only=True))
+    models.lenet().load_state_dict(read(weights))
     record = json.loads(log.read_text())
     assert [row["epoch"] for row in record["rows"]] == [1, 2]
     assert record["recipe"]["batch_size"] == 16
     assert record["recipe"]["lr"] == MODELS["lenet"].recipe.lr
+
+
+def test_a_checkpoint_is_continued(capsys, tmp_path):
+    weights = tmp_path / "net.pt"
+    argv = [*TINY, "--checkpoint", weights]
+    run(capsys, *argv, "--epochs", 1)
+    code, out, _ = run(capsys, *argv)
+    assert code == 0
+    lines = out.splitlines()
+    assert [line.split()[0] for line in lines if line.split()[0] in "12"] == ["1", "2"]
+    assert lines.index("continuing after epoch 1") == len(lines) - 4  # a row and two of summary
+    record = json.loads(run(capsys, *argv, "--json")[1])
+    assert record["losses"] == json.loads(run(capsys, *TINY, "--json")[1])["losses"]
+
+
+def test_a_checkpoint_of_another_training_is_refused_in_one_line(capsys, tmp_path):
+    weights = tmp_path / "net.pt"
+    run(capsys, *TINY, "--checkpoint", weights)
+    code, _, err = run(capsys, *TINY, "--checkpoint", weights, "--momentum", 0.5)
+    assert code == 2
+    assert "with momentum=0.0, not 0.5: try another file, or the same momentum" in err
+    code, _, err = run(capsys, *TINY, "--checkpoint", weights, "--epochs", 1)
+    assert code == 2
+    assert err.endswith(": try --epochs 2, or another file\n")
+
+
+def test_weights_that_are_not_saved_are_not_announced(capsys, monkeypatch, tmp_path):
+    measure = command.fit.__globals__["_measure"]
+    spoilt = lambda *arguments: dataclasses.replace(measure(*arguments), loss=float("nan"))  # noqa: E731
+    monkeypatch.setitem(command.fit.__globals__, "_measure", spoilt)
+    code, out, _ = run(capsys, *TINY, "--checkpoint", tmp_path / "net.pt")
+    assert code == 0
+    assert "after epoch 2 of 2" in out
+    assert "are in" not in out
+    assert not list(tmp_path.iterdir())
 
 
 def test_with_json_standard_output_is_json_alone(capsys):

@@ -19,6 +19,7 @@ from test_main import drawn
 from cnnlib import __main__ as command
 from cnnlib import models
 from cnnlib.train import evaluate
+from cnnlib.weights import read
 
 TINY = [
     *("train", "lenet", "--train", "64", "--test", "21", "--batch-size", "24", "--epochs", "3"),
@@ -113,7 +114,7 @@ def test_two_processes_train_as_one(tmp_path, monkeypatch):
     for ours, theirs in zip(two["rows"], one["rows"], strict=True):
         for name in ("train_loss", "train_accuracy", "test_loss", "test_accuracy"):
             assert ours[name] == pytest.approx(theirs[name], rel=1e-5)
-    states = [torch.load(tmp_path / f"{n}.pt", weights_only=True) for n in ("one", "two")]
+    states = [read(tmp_path / f"{n}.pt") for n in ("one", "two")]
     for name in models.lenet().state_dict():
         torch.testing.assert_close(states[1][name], states[0][name], rtol=1e-4, atol=1e-6)
 
@@ -129,7 +130,7 @@ def test_batch_normalisation_sees_its_own_part(tmp_path, monkeypatch):
     assert two["losses"] == pytest.approx(one["losses"], rel=0.2)
     assert two["losses"] != pytest.approx(one["losses"], rel=1e-4)
     net = models.mini_resnet()
-    net.load_state_dict(torch.load(weights, weights_only=True))
+    net.load_state_dict(read(weights))
     saved = evaluate(net, drawn(batch_size=24, train=64, test=21).test, precision="fp32")
     assert two["rows"][-1]["test_loss"] == pytest.approx(saved.loss, rel=1e-5)
 
@@ -170,7 +171,39 @@ def test_a_rank_that_dies_ends_the_run_with_one_message(tmp_path):
     assert err == "cnnlib: another process of this run has ended, so training stops\n"
     assert f"are in {weights}" in out
     assert len(json.loads(record.read_text())["rows"]) == 1
-    models.lenet().load_state_dict(torch.load(weights, weights_only=True))
+    models.lenet().load_state_dict(read(weights))
+
+
+def test_two_that_are_killed_continue_to_the_bit(tmp_path, monkeypatch):
+    """Each drops other units, and each has its own random numbers back."""
+
+    def build(in_channels=1, num_classes=10):
+        drop, fc = torch.nn.Dropout(), torch.nn.Linear(784 * in_channels, num_classes)
+        return torch.nn.Sequential(torch.nn.Flatten(), drop, fc)
+
+    monkeypatch.setitem(
+        models.MODELS, "tiny", models.Model(build, models.Recipe(28, 24, lr=0.1), "tiny")
+    )
+    argv = ["train", "tiny", *TINY[2:]]
+
+    def die(rank, call):
+        if call == 6:  # in the second epoch
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def live(rank, call):
+        pass
+
+    one, two = tmp_path / "one", tmp_path / "two"
+    for folder, steps in ((one, [live]), (two, [die, live])):
+        folder.mkdir()
+        options = ("--checkpoint", folder / "net.pt", "--record", folder / "log.json")
+        codes = [run_two(folder, *argv, *options, before_batch=step)[0] for step in steps]
+        assert codes == [[-signal.SIGKILL] * 2] * (len(steps) - 1) + [[0, 0]]
+    assert "continuing after epoch 1\n" in texts(two)[0]
+    losses = [json.loads((folder / "log.json").read_text())["losses"] for folder in (one, two)]
+    assert losses[0] == losses[1]
+    for name, tensor in read(one / "net.pt").items():
+        assert torch.equal(tensor, read(two / "net.pt")[name])
 
 
 def test_one_part_that_diverges_ends_all_processes_at_the_same_batch(tmp_path):

@@ -183,6 +183,25 @@ def test_a_terminal_has_a_bar_that_goes_and_a_table_that_stays(monkeypatch, caps
     assert capsys.readouterr().err == ""
 
 
+def test_what_was_completed_before_is_there_at_once(screen, monkeypatch, capsys):
+    monkeypatch.setenv("CNNLIB_LIVE", "1")
+    history = History(RECIPE, rows=[ROW], losses=[2.0, 1.5, 1.0])
+    show_progress(history, plot=True)
+    (bundle,) = screen
+    assert '<progress value="3" max="6">' in bundle["text/html"]
+    assert "<td>1</td><td>1.0000</td>" in bundle["text/html"]
+    show_progress(history, plot=False)
+    assert capsys.readouterr().out.startswith("epoch 1, train loss 1.0000, ")
+    monkeypatch.setattr(progress, "in_notebook", lambda: False)
+    display = show_progress(history, plot=True)
+    assert (display.bar.n, display.bar.total) == (3, 6)
+    display.close()
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        progress.row_text(ROW),
+        "continuing after epoch 1",
+    ]
+
+
 def test_a_terminal_is_no_notebook():
     assert not in_notebook()
 

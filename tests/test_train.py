@@ -354,14 +354,6 @@ def test_the_picture_of_a_single_epoch_is_the_loss_of_each_batch():
     assert list(axes.lines[0].get_ydata()) == history.losses
 
 
-def test_checkpoint_holds_the_weights_of_the_last_epoch(tmp_path):
-    net = make_net()
-    fit(net, ToyData(), 2, 0.1, checkpoint=tmp_path / "net.pt")
-    state = torch.load(tmp_path / "net.pt", weights_only=True)
-    assert all(torch.equal(state[name], tensor) for name, tensor in net.state_dict().items())
-    assert [path.name for path in tmp_path.iterdir()] == ["net.pt"]
-
-
 def test_bf16_follows_fp32_within_its_precision():
     losses = [fit(make_net(), ToyData(), 10, 0.02, precision=p).losses for p in ("fp32", "bf16")]
     assert len(losses[0]) == 50

@@ -1,0 +1,129 @@
+"""A file from which a training continues after any interruption as if there had been none."""
+
+import os
+import shutil
+import zipfile
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils._pytree import tree_map
+
+from cnnlib.backend import Backend
+
+
+@dataclass
+class Checkpoint:
+    """The file of one training.
+
+    Args:
+        path: The file, or a link to it; it need not exist.
+        identity: The settings that distinguish this training from others, as text.
+        parts: What changes during training, by name: objects with a state_dict, loaded in order.
+        backend: How the training runs.
+    """
+
+    path: str | os.PathLike
+    identity: dict[str, str]
+    parts: dict[str, Any]
+    backend: Backend
+
+    def save(self) -> None:
+        """Write the state after an epoch. All processes must call this."""
+        random = self.backend.all_gather([each.get_state() for each in self._generators()])
+        if self.backend.rank == 0:
+            states = {name: part.state_dict() for name, part in self.parts.items()}
+            contents = states | {"random": random, "identity": self.identity}
+            _write(self.path, tree_map(_without_numpy, contents))
+
+    def resume(self) -> None:
+        """Restore the state in the file, if it exists.
+
+        Raises:
+            ValueError: The file is not a checkpoint, or belongs to another training.
+        """
+        if not os.path.exists(self.path):
+            return
+        saved = _read(self.path)
+        theirs = saved["identity"]
+        for name in self.identity | theirs:
+            if theirs.get(name) != self.identity.get(name):
+                raise ValueError(
+                    f"checkpoint={str(self.path)!r} must be of this training, and it is of one "
+                    f"with {name}={theirs.get(name)}, not {self.identity.get(name)}: try another "
+                    f"file, or the same {name} to continue that training"
+                )
+        for name, part in self.parts.items():
+            part.load_state_dict(saved[name])
+        random = saved["random"][self.backend.rank]
+        for generator, state in zip(self._generators(), random, strict=True):
+            generator.set_state(state)
+
+    def _generators(self):
+        """Return the random number generators: that of the CPU, and of the GPU if one is used."""
+        device = self.backend.device
+        gpu = [torch.cuda.default_generators[device.index]] if device.type == "cuda" else []
+        return [torch.default_generator, *gpu]
+
+
+def check_path(path: Any) -> None:
+    """Refuse a path unless a file can be written there."""
+    named = isinstance(path, str | os.PathLike) and Path(path).name
+    file, part = _places(path) if named else (Path(), Path())
+    is_special = os.path.exists(file) and not file.is_file()
+    if not named or is_special or not file.parent.is_dir():
+        raise ValueError(
+            f"checkpoint={str(path)!r} must be a file in a folder that exists: make the folder "
+            "first, or name another file"
+        )
+    try:
+        if file.exists():
+            file.open("r+b").close()
+        part.touch()
+        part.unlink(missing_ok=True)  # another process of this run may have removed it
+    except OSError as error:
+        raise ValueError(
+            f"checkpoint={str(path)!r} must be a file that can be written ({error.strerror}): try "
+            "a file in a folder of yours"
+        ) from error
+
+
+def _places(path):
+    """Return the file that a path leads to through links, and its temporary file beside it."""
+    file = os.path.realpath(path)
+    return Path(file), Path(f"{file}.part")
+
+
+def _write(path, contents):
+    """Write a file atomically. An existing one keeps its mode."""
+    file, part = _places(path)
+    try:
+        with part.open("wb") as stream:
+            torch.save(contents, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        if file.exists():
+            shutil.copymode(file, part)
+        part.replace(file)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _read(path):
+    """Read a checkpoint without running any code in it."""
+    with suppress(Exception), zipfile.ZipFile(path) as archive:  # garbage can raise anything
+        if archive.testzip() is None:  # torch compares no checksums
+            saved = torch.load(path, "cpu", weights_only=True)
+            if "identity" in saved:
+                return saved
+    raise ValueError(
+        f"checkpoint={str(path)!r} must be a whole file that fit wrote, or none: try another file"
+    )
+
+
+def _without_numpy(value):
+    """Return a NumPy number, such as a learning rate, as a Python one: reading it needs no code."""
+    return value.item() if isinstance(value, np.generic) else value
