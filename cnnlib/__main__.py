@@ -1,4 +1,4 @@
-"""The command line: python -m cnnlib data | trace | train | bench | leaderboard | ablation."""
+"""The command line: data | trace | train | bench | leaderboard | ablation | record."""
 
 import argparse
 import contextlib
@@ -231,6 +231,19 @@ def _ablation(arguments):
     return f"{ablation.table(record)}\nThe record is in {path}", record, 0
 
 
+def _record(arguments):
+    """Run what the records of the notebooks' experiments are missing."""
+    from cnnlib.measure import recording
+
+    budget, folder = arguments.budget, arguments.folder
+    found = [each for each in recording.find(arguments.names) if budget in each.plans]
+    if not arguments.list:
+        fetch(None)  # a record is never of the stand-in
+        recording.complete(found, budget, folder, **_given(arguments, "minutes"))
+    record = {each.name: recording.status(each, budget, folder) for each in found}
+    return "\n\n".join(record.values()) or f"No experiment has a {budget} plan.", record, 0
+
+
 def _given(arguments, *names):
     """Return the options with these names that have a value."""
     return {name: value for name in names if (value := getattr(arguments, name)) is not None}
@@ -331,6 +344,12 @@ def _parser():
     option("--train", type=int, metavar="N", help="training images to keep")
     option("--test", type=int, metavar="N", help="test images to keep")
     option("--folder", type=_folder, default="my_results", metavar="PATH", help="for the record")
+    option = command("record", _record, "run what the records of the experiments are missing")
+    option("names", nargs="*", metavar="NAME", help="experiments or notebooks (default: all)")
+    option("--budget", choices=("quick", "study", "full"), default="study")
+    option("--minutes", type=float, metavar="N", help="begin no run that would end after them")
+    option("--list", action="store_true", help="only say what is there and what is missing")
+    option("--folder", type=_folder, default="my_results", metavar="PATH", help="of the records")
     return top
 
 

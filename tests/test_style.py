@@ -79,7 +79,7 @@ def test_nearly_all_outputs_are_compared(path):
     cells = notebooks.code_cells(path)
     ignored = [cell for cell in cells if IGNORED & notebooks.tags(cell)]
     assert len(ignored) <= len(cells) / 4
-    known = IGNORED | {"exercise", "raises-exception"}
+    known = IGNORED | {"exercise", "experiment", "raises-exception"}
     assert not set().union(*map(notebooks.tags, cells)) - known
 
 

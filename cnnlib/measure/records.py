@@ -1,8 +1,11 @@
 """Records of measurements: JSON files that are written atomically and name their machine."""
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
+
+from cnnlib.measure.machine import device_type, environment_info
 
 _MACHINE = ("device", "cpu", "cores", "threads")  # the hardware that distinguishes machines
 
@@ -44,6 +47,27 @@ def _same_machine(environment: dict, record: dict) -> bool:
         and other.get("versions") == environment["versions"]
         and other.get("precision", environment["precision"]) == environment["precision"]
     )
+
+
+def this_machine() -> dict:
+    """Return what tells runs on this machine from others: as in `environment_info`, and commit."""
+    about = environment_info(device_type()) | {"commit": _commit()}
+    del about["date"], about["hardware"]["load"]
+    return about
+
+
+def _commit() -> str | None:
+    """Return the commit of this package, with a mark if it was changed since; None without git."""
+
+    def git(*arguments: str) -> str:
+        call = ["git", "-C", str(Path(__file__).parent.parent), *arguments]
+        return subprocess.run(call, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--", ".")
+        return git("rev-parse", "--short=12", "HEAD") + (" with changes" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def read_json(path: str | Path) -> Any:

@@ -1,0 +1,246 @@
+"""Experiments: each is defined once, in a notebook, and runs live there or is recorded for good.
+
+A notebook defines it in cells with the tag "experiment", which run without its other cells:
+
+    depth = Experiment("depth", job=train_one, variants={"20 layers": 20, "56 layers": 56}, plans={
+        "quick": Plan(seeds=1, epochs=1), "study": Plan(seeds=5, epochs=3)})
+
+`depth.run()` runs it live, `python -m cnnlib record depth` what its record is missing, and
+`depth.record()` reads the record.
+"""
+
+import ast
+import contextlib
+import json
+import re
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import KW_ONLY, dataclass, field, fields
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from cnnlib.measure.records import read_json, this_machine
+from cnnlib.train import budget as current_budget
+
+_BUDGETS = ("quick", "study", "full")
+
+
+class Plan(SimpleNamespace):
+    """How much an experiment does at one budget. A job reads the settings as attributes.
+
+    Args:
+        seeds: Runs of each variant, with the seeds 0, 1, ... A record may get more of them later.
+        settings: What JSON can hold. A record with other settings is stale.
+    """
+
+    def __init__(self, seeds: int, **settings: Any):
+        super().__init__(seeds=seeds, **settings)
+
+
+@dataclass
+class Record:
+    """What an experiment has found at one budget.
+
+    Args:
+        experiment: Its name.
+        budget: The budget.
+        plan: The settings of the plan.
+        source: The code of the notebook that the experiment depends on.
+        runs: For each variant the runs with the seeds 0, 1, ...: dictionaries of "result", "date",
+            "seconds", None for a run that was resumed, and "machine", a number.
+        machines: Hardware, versions, precision and commit of each machine, from number 0.
+    """
+
+    experiment: str
+    budget: str
+    plan: dict
+    source: str
+    runs: dict[str, list[dict]]
+    machines: list[dict] = field(default_factory=list)
+
+    def values(self, name: str) -> dict[str, list]:
+        """Return what was found under a name: for each variant, the value of every seed."""
+        return {
+            variant: [run["result"][name] for run in runs] for variant, runs in self.runs.items()
+        }
+
+    def missing(self, seeds: int) -> list[tuple[int, str]]:
+        """Return seed and variant of each run that is not there, the first seeds first."""
+        return [
+            (seed, variant)
+            for seed in range(seeds)
+            for variant, runs in self.runs.items()
+            if seed >= len(runs)
+        ]
+
+    def expected_seconds(self, variant: str, machine: dict) -> float:
+        """Return the longest run of a variant on a machine, else of any variant, else 0."""
+        here = [each | {"commit": ""} == machine | {"commit": ""} for each in self.machines]
+
+        def longest(runs):
+            return max((run["seconds"] or 0 for run in runs if here[run["machine"]]), default=0)
+
+        return longest(self.runs[variant]) or max(map(longest, self.runs.values()))
+
+
+@dataclass
+class Experiment:
+    """Variants that run with several seeds, and how much at each budget.
+
+    Args:
+        name: What its records are called.
+        job: A function (variant, seed, plan, checkpoint) that runs one and returns a dictionary of
+            what JSON can hold. It takes a value of `variants`, a seed, a Plan, and a path or None
+            for `fit` to take as its checkpoint; a second training takes one with another suffix.
+        variants: What is compared, by the name of each.
+        plans: A Plan for each of "quick", "study" and "full" at which it runs.
+
+    Raises:
+        ValueError: The name is none for a file, or there is no such budget.
+    """
+
+    name: str
+    _: KW_ONLY
+    job: Callable[[Any, int, Any, Path | None], dict]
+    variants: Mapping[str, Any]
+    plans: Mapping[str, Plan]
+    notebook: str = field(default="", init=False)  # where it is read from a file: its name,
+    source: str = field(default="", init=False)  # and the code that this depends on
+
+    def __post_init__(self):
+        if not re.fullmatch(r"\w+", self.name):
+            raise ValueError(f"name={self.name!r} must be letters, digits and _: try name='depth'")
+        if unknown := set(self.plans) - set(_BUDGETS):
+            raise ValueError(f"plans[{unknown.pop()!r}] must be one of {_BUDGETS}: try 'study'")
+
+    def run(self, budget: str | None = None) -> Record:
+        """Run everything now, and return it as a Record, which is not written.
+
+        Args:
+            budget: None: that of `train.budget`.
+
+        Raises:
+            ValueError: There is no plan for it.
+        """
+        record, machine = self._new_record(budget or current_budget()), this_machine()
+        for _, variant in record.missing(self.plans[record.budget].seeds):
+            self.run_next(variant, record, machine)
+        return record
+
+    def run_next(
+        self, variant: str, record: Record, machine: dict, checkpoint: Path | None = None
+    ) -> None:
+        """Run one variant with its next seed, and add the run to a record.
+
+        Raises:
+            ValueError: The job returns what JSON cannot hold.
+            KeyboardInterrupt: It was interrupted, even where `fit` has ended in good order.
+        """
+        seed, resumed = len(record.runs[variant]), checkpoint is not None and checkpoint.exists()
+        print(f"\n{self.name}: {variant}, seed {seed}", flush=True)
+        start = time.perf_counter()
+        with _raising_interrupts():
+            result = self.job(self.variants[variant], seed, self.plans[record.budget], checkpoint)
+        seconds = None if resumed else round(time.perf_counter() - start, 3)
+        try:
+            result = _as_json(result)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"the job of {self.name!r} must return what JSON can hold, and {error}: try "
+                "x.tolist() for a tensor, and None for what is not a number"
+            ) from error
+        if machine not in record.machines:
+            record.machines.append(machine)
+        about = {"machine": record.machines.index(machine), "date": time.strftime("%Y-%m-%d")}
+        record.runs[variant].append(about | {"seconds": seconds, "result": result})
+
+    def record(self, budget: str = "study", folder: str | Path = "results") -> Record:
+        """Read the record of this experiment.
+
+        Args:
+            budget: The budget.
+            folder: Where it is, seen from here or from the folder above.
+
+        Raises:
+            ValueError: There is none, or it is broken or stale.
+        """
+        for place in (Path(folder), Path("..", folder)):
+            if self.path(budget, place).exists():
+                return self.load(budget, place)
+        raise ValueError(
+            f"folder={str(folder)!r} must hold a record of {self.name!r}: try python -m cnnlib "
+            f"record {self.name} --budget {budget} --folder {folder}"
+        )
+
+    def path(self, budget: str, folder: str | Path) -> Path:
+        """Return where the record of a budget is in a folder."""
+        return Path(folder, f"{self.name}_{budget}.json")
+
+    def load(self, budget: str, folder: str | Path) -> Record:
+        """Return the record in a folder, or a new one.
+
+        Raises:
+            ValueError: It is broken, or stale: of another plan, other variants or other code.
+        """
+        new, path = self._new_record(budget), self.path(budget, folder)
+        if not path.exists():
+            return new
+        found = read_json(path)
+        if not isinstance(found, dict) or found.keys() != {each.name for each in fields(Record)}:
+            raise ValueError(f"{path} must hold a record, and it does not: move it away")
+        old = Record(**found)
+        same = {
+            "the settings of its plan": old.plan == new.plan,
+            "the names of its variants": old.runs.keys() == new.runs.keys(),
+            "its code": not new.source or _parse(old.source) == _parse(new.source),
+        }
+        if changed := [name for name, is_same in same.items() if not is_same]:
+            raise ValueError(
+                f"{path} is stale, since {' and '.join(changed)} changed: change that back, or "
+                "move the file away and record anew"
+            )
+        return old
+
+    def _new_record(self, budget):
+        """Return the Record of this experiment before its first run."""
+        if budget not in self.plans:
+            raise ValueError(
+                f"budget={budget!r} must be one with a plan: try one of {list(self.plans)}"
+            )
+        settings = {key: value for key, value in vars(self.plans[budget]).items() if key != "seeds"}
+        runs = {variant: [] for variant in self.variants}
+        return Record(self.name, budget, _as_json(settings), self.source, runs)
+
+
+def _as_json(value: Any) -> Any:
+    """Return a value as it comes back from a JSON file, in which every number is one."""
+    return json.loads(json.dumps(value, allow_nan=False))
+
+
+def _parse(source: str) -> str:
+    """Return code in a form that does not depend on its layout, nor on who wrote it down."""
+    return ast.dump(ast.parse(source))
+
+
+@contextlib.contextmanager
+def _raising_interrupts() -> Iterator[None]:
+    """Raise a KeyboardInterrupt in the end, too, where what runs inside has caught one."""
+    seen = []
+
+    def interrupt(number, frame):
+        seen.append(number)
+        raise KeyboardInterrupt
+
+    signals = (signal.SIGINT, signal.SIGTERM)
+    caught = [each for each in signals if signal.getsignal(each) is signal.default_int_handler]
+    for each in caught:
+        signal.signal(each, interrupt)
+    try:
+        yield
+    finally:
+        for each in caught:
+            signal.signal(each, signal.default_int_handler)
+    if seen:
+        raise KeyboardInterrupt
