@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from filelock import FileLock
 from test_main import run
 
@@ -123,6 +124,64 @@ def test_a_notebook_runs_live_and_reads_the_record(course, monkeypatch):
     growth.plans["study"].steps = 6
     with pytest.raises(ValueError, match="is stale, since the settings of its plan changed"):
         growth.record("study")
+
+
+def test_the_weights_of_the_first_seed_lie_beside_a_record(course, monkeypatch):
+    growth, _ = find()
+    job = growth.job
+
+    def job_with_weights(rate, seed, plan, checkpoint):
+        weights = torch.arange(12.0).view(3, 4).t() + 100 * rate + seed  # not contiguous
+        return job(rate, seed, plan, checkpoint) | {"weights": {"conv.weight": weights}}
+
+    growth.job = job_with_weights
+    growth.variants = {"slow": 0.1, "fast, 2x": 0.3}
+    growth.source = ""
+    complete([growth], "study", "results")
+    files = sorted(path.name for path in Path("results").glob("*.safetensors"))
+    assert files == ["growth_study_fast_2x.safetensors", "growth_study_slow.safetensors"]
+    record = growth.record()
+    assert [["weights" in run for run in runs] for runs in record.runs.values()] == [
+        [True, False]
+    ] * 2
+    assert set(record.runs["slow"][0]["result"]) == {"end", "curve"}
+    (course / "notebooks" / "deeper").mkdir()
+    for place in "notebooks", "deeper", "..":
+        monkeypatch.chdir(place)
+        (weight,) = growth.weights("fast, 2x").values()
+        assert torch.equal(weight, torch.arange(12.0).view(3, 4).t() + 30)
+    monkeypatch.chdir(course)
+    first, second = (Path("results", file) for file in files)
+    first.write_bytes(second.read_bytes())
+    with pytest.raises(ValueError, match=f"{first} must hold the weights that were written with"):
+        growth.weights("fast, 2x")
+    second.unlink()
+    with pytest.raises(ValueError, match=r"growth_study_slow\.safetensors must hold the weights"):
+        growth.weights("slow")
+    with pytest.raises(ValueError, match="variant='quick' must be one of "):
+        growth.weights("quick")
+
+
+def test_an_experiment_without_weights_has_no_file_of_them(course):
+    growth, _ = find()
+    complete([growth], "study", "results")
+    assert not list(Path("results").glob("*.safetensors"))
+    with pytest.raises(ValueError, match="variant='slow' must be one that was recorded with weigh"):
+        growth.weights("slow")
+
+
+def test_notebooks_that_go_deeper_define_experiments_too(course):
+    write_notebook(
+        course / "notebooks" / "deeper" / "05_decay.ipynb",
+        DEFINITION,
+        EXPERIMENTS.replace("growth", "deep").replace("decay", "deeper"),
+    )
+    assert [(e.name, e.notebook) for e in find()] == [
+        ("deep", "05_decay"),
+        ("deeper", "05_decay"),
+        ("growth", "05_growth"),
+        ("decay", "05_growth"),
+    ]
 
 
 def test_one_seed_of_every_variant_of_every_experiment_comes_first(course):

@@ -11,6 +11,7 @@ A notebook defines it in cells with the tag "experiment", which run without its 
 
 import ast
 import contextlib
+import hashlib
 import json
 import re
 import signal
@@ -21,10 +22,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import safetensors.torch
+from torch import Tensor
+
 from cnnlib.measure.records import read_json, this_machine
 from cnnlib.train import budget as current_budget
 
 _BUDGETS = ("quick", "study", "full")
+_PLACES = (".", "..", "../..")  # from where a notebook runs to the folder of the records
 
 
 class Plan(SimpleNamespace):
@@ -49,7 +54,8 @@ class Record:
         plan: The settings of the plan.
         source: The code of the notebook that the experiment depends on.
         runs: For each variant the runs with the seeds 0, 1, ...: dictionaries of "result", "date",
-            "seconds", None for a run that was resumed, and "machine", a number.
+            "seconds", None for a run that was resumed, and "machine", a number. That of seed 0 also
+            has "weights", the SHA-256 of its file of weights, if there is one.
         machines: Hardware, versions, precision and commit of each machine, from number 0.
     """
 
@@ -94,6 +100,7 @@ class Experiment:
         job: A function (variant, seed, plan, checkpoint) that runs one and returns a dictionary of
             what JSON can hold. It takes a value of `variants`, a seed, a Plan, and a path or None
             for `fit` to take as its checkpoint; a second training takes one with another suffix.
+            It may add "weights", a state dict, which is kept in a file of its own for seed 0.
         variants: What is compared, by the name of each.
         plans: A Plan for each of "quick", "study" and "full" at which it runs.
 
@@ -131,8 +138,11 @@ class Experiment:
 
     def run_next(
         self, variant: str, record: Record, machine: dict, checkpoint: Path | None = None
-    ) -> None:
+    ) -> bytes | None:
         """Run one variant with its next seed, and add the run to a record.
+
+        Returns:
+            What the file of its weights holds, None if it has none.
 
         Raises:
             ValueError: The job returns what JSON cannot hold.
@@ -144,6 +154,7 @@ class Experiment:
         with _raising_interrupts():
             result = self.job(self.variants[variant], seed, self.plans[record.budget], checkpoint)
         seconds = None if resumed else round(time.perf_counter() - start, 3)
+        state = result.pop("weights", None) if isinstance(result, dict) else None
         try:
             result = _as_json(result)
         except (TypeError, ValueError) as error:
@@ -154,29 +165,76 @@ class Experiment:
         if machine not in record.machines:
             record.machines.append(machine)
         about = {"machine": record.machines.index(machine), "date": time.strftime("%Y-%m-%d")}
+        weights = None
+        if state and seed == 0:
+            weights = safetensors.torch.save({key: x.contiguous() for key, x in state.items()})
+            about["weights"] = hashlib.sha256(weights).hexdigest()
         record.runs[variant].append(about | {"seconds": seconds, "result": result})
+        return weights
 
     def record(self, budget: str = "study", folder: str | Path = "results") -> Record:
         """Read the record of this experiment.
 
         Args:
             budget: The budget.
-            folder: Where it is, seen from here or from the folder above.
+            folder: Where it is, seen from here or from one of the two folders above.
 
         Raises:
             ValueError: There is none, or it is broken or stale.
         """
-        for place in (Path(folder), Path("..", folder)):
-            if self.path(budget, place).exists():
-                return self.load(budget, place)
-        raise ValueError(
-            f"folder={str(folder)!r} must hold a record of {self.name!r}: try python -m cnnlib "
-            f"record {self.name} --budget {budget} --folder {folder}"
-        )
+        return self.load(budget, self._find(budget, folder))
+
+    def weights(
+        self, variant: str, budget: str = "study", folder: str | Path = "results"
+    ) -> dict[str, Tensor]:
+        """Read the weights that a variant had in the end, with seed 0.
+
+        Args:
+            variant: The name of the variant.
+            budget: The budget.
+            folder: Where the record is, as in `record`.
+
+        Raises:
+            ValueError: There is no such variant or no record, or the file is not the one that was
+                written with it.
+        """
+        if variant not in self.variants:
+            raise ValueError(f"variant={variant!r} must be one of {list(self.variants)}")
+        place = self._find(budget, folder)
+        runs = self.load(budget, place).runs[variant]
+        expected = runs[0].get("weights") if runs else None
+        if expected is None:
+            raise ValueError(
+                f"variant={variant!r} must be one that was recorded with weights: try "
+                '"weights": net.state_dict() in the result of the job, and record anew'
+            )
+        path = self.weights_path(variant, budget, place)
+        contents = path.read_bytes() if path.exists() else b""
+        if hashlib.sha256(contents).hexdigest() != expected:
+            raise ValueError(
+                f"{path} must hold the weights that were written with the record, and it does not: "
+                f"try git checkout {path}"
+            )
+        return safetensors.torch.load(contents)
 
     def path(self, budget: str, folder: str | Path) -> Path:
         """Return where the record of a budget is in a folder."""
         return Path(folder, f"{self.name}_{budget}.json")
+
+    def weights_path(self, variant: str, budget: str, folder: str | Path) -> Path:
+        """Return where the weights of a variant are in a folder."""
+        end = re.sub(r"\W+", "_", variant).strip("_")
+        return Path(folder, f"{self.name}_{budget}_{end}.safetensors")
+
+    def _find(self, budget, folder):
+        """Return the folder that has the record of a budget."""
+        for place in _PLACES:
+            if self.path(budget, Path(place, folder)).exists():
+                return Path(place, folder)
+        raise ValueError(
+            f"folder={str(folder)!r} must hold a record of {self.name!r}: try python -m cnnlib "
+            f"record {self.name} --budget {budget} --folder {folder}"
+        )
 
     def load(self, budget: str, folder: str | Path) -> Record:
         """Return the record in a folder, or a new one.

@@ -15,7 +15,7 @@ from typing import Any
 from filelock import FileLock
 
 from cnnlib.measure.experiments import Experiment, Record
-from cnnlib.measure.records import read_json, this_machine, write_json
+from cnnlib.measure.records import read_json, this_machine, write_bytes, write_json
 
 _TAG = "experiment"
 
@@ -30,7 +30,8 @@ def find(names: Sequence[str] = ()) -> list[Experiment]:
         ValueError: There is none of that name, or two, or a cell fails.
     """
     folder = Path("notebooks") if Path("notebooks").is_dir() else Path()
-    notebooks = {path.stem: path for path in sorted(folder.glob("*.ipynb"))}
+    paths = [*folder.glob("*.ipynb"), *folder.glob("deeper/*.ipynb")]
+    notebooks = {path.stem: path for path in sorted(paths, key=lambda path: path.stem)}
     wanted = {Path(name).stem for name in names}
     if wanted and wanted <= notebooks.keys():
         notebooks = {stem: path for stem, path in notebooks.items() if stem in wanted}
@@ -145,7 +146,9 @@ def complete(
                 return
             scratch.mkdir(exist_ok=True)
             checkpoint = scratch / f"{_digest(variant, record, machine)}.pt"
-            experiments[place].run_next(variant, record, machine, checkpoint)
+            weights = experiments[place].run_next(variant, record, machine, checkpoint)
+            if weights:  # before the record, which says that they are there
+                write_bytes(experiments[place].weights_path(variant, budget, folder), weights)
             write_json(experiments[place].path(budget, folder), asdict(record))
             shutil.rmtree(scratch)
 

@@ -84,8 +84,13 @@ def read_json(path: str | Path) -> Any:
 
 def write_json(path: str | Path, record: object) -> None:
     """Write a JSON file, atomically, and create its folder."""
+    write_bytes(path, (json.dumps(record, indent=1) + "\n").encode())
+
+
+def write_bytes(path: str | Path, contents: bytes) -> None:
+    """Write a file, atomically, and create its folder."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    part.write_bytes(contents)
     part.replace(path)
