@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cnnlib.measure import statistics
-from cnnlib.measure.statistics import compare, told_apart
+from cnnlib.measure.statistics import compare, summary, told_apart
 
 
 @pytest.mark.parametrize(
@@ -128,3 +128,14 @@ def test_more_seeds_see_more(normal):
     power = [np.mean([told_apart(a, b) for a, b in noise[..., :n].tolist()]) for n in (2, 3, 5, 10)]
     assert power == sorted(power)
     assert power[0] < 0.2 < 0.8 < power[-1]
+
+
+def test_a_summary_of_several_seeds():
+    runs = {"plain": [0.5, 0.75, 0.625], "a longer name": [0.25]}
+    assert summary(runs, "accuracy") == (
+        "accuracy          mean      std   lowest  highest  seeds\n"
+        "plain           0.6250   0.1250   0.5000   0.7500      3\n"
+        "a longer name   0.2500            0.2500   0.2500      1"
+    )
+    with pytest.raises(ValueError, match=r"runs\['plain'\] must hold a number"):
+        summary({"plain": []}, "accuracy")

@@ -41,6 +41,29 @@ class Difference:
         )
 
 
+def summary(runs: Mapping[str, Sequence[float]], quantity: str) -> str:
+    """Return a table with a row for each group: its mean, std and range over the seeds.
+
+    Args:
+        runs: A number for each seed, by the name of the group.
+        quantity: What the numbers are, with their unit.
+
+    Raises:
+        ValueError: A group is empty.
+    """
+    if empty := [name for name, numbers in runs.items() if len(numbers) == 0]:
+        raise ValueError(f"runs[{empty[0]!r}] must hold a number at least: try recording a seed")
+    width = max(map(len, [quantity, *runs]), default=0)
+    lines = [f"{quantity:{width}}    mean      std   lowest  highest  seeds"]
+    for name, numbers in runs.items():
+        std = f"{statistics.stdev(numbers):8.4f}" if len(numbers) > 1 else f"{'':8}"
+        ends = f"{min(numbers):8.4f} {max(numbers):8.4f}"
+        lines.append(
+            f"{name:{width}} {statistics.mean(numbers):8.4f} {std} {ends} {len(numbers):6}"
+        )
+    return "\n".join(lines)
+
+
 def told_apart(a: Sequence[float], b: Sequence[float], level: float = 0.05) -> bool:
     """Return whether the means of two groups differ, by Welch's t-test.
 
