@@ -53,14 +53,13 @@ def summary(runs: Mapping[str, Sequence[float]], quantity: str) -> str:
     """
     if empty := [name for name, numbers in runs.items() if len(numbers) == 0]:
         raise ValueError(f"runs[{empty[0]!r}] must hold a number at least: try recording a seed")
-    width = max(map(len, [quantity, *runs]), default=0)
-    lines = [f"{quantity:{width}}    mean      std   lowest  highest  seeds"]
+    width = max(map(len, [quantity, *runs]))
+    lines = [f"{quantity:{width}}     mean      std   lowest  highest  seeds"]
     for name, numbers in runs.items():
-        std = f"{statistics.stdev(numbers):8.4f}" if len(numbers) > 1 else f"{'':8}"
-        ends = f"{min(numbers):8.4f} {max(numbers):8.4f}"
-        lines.append(
-            f"{name:{width}} {statistics.mean(numbers):8.4f} {std} {ends} {len(numbers):6}"
-        )
+        std = f"{statistics.stdev(numbers):.4f}" if len(numbers) > 1 else ""
+        cells = f"{statistics.mean(numbers):.4f}", std, f"{min(numbers):.4f}", f"{max(numbers):.4f}"
+        columns = " ".join(f"{cell:>8}" for cell in cells)
+        lines.append(f"{name:{width}} {columns} {len(numbers):>6}")
     return "\n".join(lines)
 
 
