@@ -1,6 +1,8 @@
 """The grammar of a notebook: what each one must have, and what none may have."""
 
+import ast
 import re
+from collections import Counter
 from statistics import median
 
 import pytest
@@ -9,9 +11,19 @@ import notebooks
 from tools import refresh_notebooks
 
 IGNORED = {"nbval-ignore-output", "nbval-skip"}
-ROOMS = ["Predict", "Mistakes", "Exercises", "Summary", "Sources"]
+ROOMS = ["Predict", "Mistakes", "Exercises", "Summary", "Sources"]  # of a lecture
+DEEPER_ROOMS = ["Exercises", "Sources"]
 
 pytestmark = pytest.mark.parametrize("path", notebooks.PATHS, ids=lambda path: path.stem)
+
+
+def test_is_one_lecture(path):
+    cells = notebooks.read(path)
+    text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    assert len(cells) <= 100
+    assert len(notebooks.code_cells(path)) <= 50
+    assert len(text.split()) <= 2800
+    assert int(re.search(r"(\d+) minutes", cells[0].source)[1]) <= 90
 
 
 def test_cell_lengths(path):
@@ -38,9 +50,29 @@ def test_has_every_room(path):
         for line in cell.source.splitlines()
         if line.startswith("#")
     ]
-    missing = [room for room in ROOMS if not any(room in heading for heading in headings)]
+    rooms = DEEPER_ROOMS if path.parent.name == "deeper" else ROOMS
+    missing = [room for room in rooms if not any(room in heading for heading in headings)]
     assert not missing
     assert "minutes" in notebooks.read(path)[0].source
+
+
+def test_no_name_is_bound_in_two_cells(path):
+    """Else a cell that is run again after the whole notebook may see another thing."""
+    names = Counter()
+    for cell in notebooks.code_cells(path):
+        tree = ast.parse(re.sub(r"^[%!].*$", "", cell.source, flags=re.MULTILINE))
+        bound = {n.name for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef)}
+        for statement in tree.body:
+            match statement:
+                case ast.Assign(targets=targets):
+                    stored = [n for target in targets for n in ast.walk(target)]
+                    bound |= {
+                        n.id
+                        for n in stored
+                        if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
+                    }
+        names.update(bound - {"_"})
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 def test_was_run_from_top_to_bottom(path):
