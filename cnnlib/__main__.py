@@ -1,4 +1,4 @@
-"""The command line: data | trace | train | bench | leaderboard | ablation | record."""
+"""The command line: data | trace | train | record | bench | leaderboard | ablation | doctor."""
 
 import argparse
 import contextlib
@@ -244,6 +244,16 @@ def _record(arguments):
     return "\n\n".join(record.values()) or f"No experiment has a {budget} plan.", record, 0
 
 
+def _doctor(arguments):
+    """Check that this machine is ready for the course, and say what is missing."""
+    from cnnlib.measure import doctor
+
+    findings = doctor.examine()
+    code = 0 if all(finding.fine for finding in findings) else FAILED
+    text = "\n".join(map(str, findings))
+    return text, [dataclasses.asdict(finding) for finding in findings], code
+
+
 def _given(arguments, *names):
     """Return the options with these names that have a value."""
     return {name: value for name in names if (value := getattr(arguments, name)) is not None}
@@ -344,12 +354,15 @@ def _parser():
     option("--train", type=int, metavar="N", help="training images to keep")
     option("--test", type=int, metavar="N", help="test images to keep")
     option("--folder", type=_folder, default="my_results", metavar="PATH", help="for the record")
+
     option = command("record", _record, "run what the records of the experiments are missing")
     option("names", nargs="*", metavar="NAME", help="experiments or notebooks (default: all)")
     option("--budget", choices=("quick", "study", "full"), default="study")
     option("--minutes", type=float, metavar="N", help="begin no run that would end after them")
     option("--list", action="store_true", help="only say what is there and what is missing")
     option("--folder", type=_folder, default="my_results", metavar="PATH", help="of the records")
+
+    command("doctor", _doctor, "check that this machine is ready, and say what is missing")
     return top
 
 

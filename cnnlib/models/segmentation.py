@@ -94,7 +94,7 @@ def unet(
         width: Channels at full resolution, 64 in the paper.
         padded: True keeps the size, with batch normalisation. False is the network of the paper,
             whose output is 184 pixels smaller than its input.
-        skips: Whether to have the skip connections; without them the steps up are `PlainUpStep`s.
+        skips: Whether to have the skip connections; without them each step up is a `PlainUpStep`.
     """
     return UNet(UpStep if skips else PlainUpStep, width, padded, in_channels, num_classes)
 
