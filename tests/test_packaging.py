@@ -19,7 +19,10 @@ README, CONTRIBUTING, CHANGELOG = (
 )
 ENVIRONMENT = (notebooks.ROOT / "environment.yml").read_text(encoding="utf-8")
 
-IMPORT_NAMES = {"ipython": "IPython"}  # of packages that are imported under another name
+IMPORT_NAMES = {
+    "ipython": "IPython",
+    "jupyter-client": "jupyter_client",
+}  # of packages that are imported under another name
 USED_BY_NO_IMPORT = {"jupyterlab", "ipywidgets"}  # one opens the notebooks, timm wants the other
 D2L = "d2l==1.0.3"
 
