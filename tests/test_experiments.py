@@ -204,6 +204,25 @@ def test_more_seeds_are_added(course):
     assert calls(growth)[4:] == [(0.1, 2), (0.3, 2)]
 
 
+def test_the_time_left_is_told(course, capsys, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    (growth,) = find(["growth"])
+
+    def job(rate, seed, plan, checkpoint):
+        clock[0] += {0.1: 60, 0.3: 120}[rate]
+        return {"end": rate}
+
+    growth.job = job
+    complete([growth], "study", "out")
+    told = [line for line in capsys.readouterr().out.splitlines() if "left" in line]
+    assert told == [  # how long a variant takes is known once it, or at least another one, has run
+        "run 2 of 4, about 3.0 min left",
+        "run 3 of 4, about 3.0 min left",
+        "run 4 of 4, about 2.0 min left",
+    ]
+
+
 def test_a_run_that_would_end_too_late_is_not_begun(course, monkeypatch):
     clock = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])

@@ -141,9 +141,12 @@ def complete(
             jobs += [(seed, place, variant, record, scratch) for seed, variant in missing]
             if not missing:  # killed when all was written
                 shutil.rmtree(scratch, ignore_errors=True)
-        for _, place, variant, record, scratch in sorted(jobs, key=lambda job: job[:2]):
+        jobs.sort(key=lambda job: job[:2])
+        for number, (_, place, variant, record, scratch) in enumerate(jobs):
             if time.monotonic() + record.expected_seconds(variant, machine) > deadline:
                 return
+            left = sum(rec.expected_seconds(name, machine) for _, _, name, rec, _ in jobs[number:])
+            print(f"\nrun {number + 1} of {len(jobs)}, about {_minutes(left)} left" * bool(left))
             scratch.mkdir(exist_ok=True)
             checkpoint = scratch / f"{_digest(variant, record, machine)}.pt"
             weights = experiments[place].run_next(variant, record, machine, checkpoint)
