@@ -251,6 +251,26 @@ def test_what_cannot_be_measured_is_refused(settings):
         Leaderboard(replace(TINY, seeds=0)).add("lenet")
 
 
+def test_a_network_that_is_trained_already_is_refused(small, monkeypatch):
+    monkeypatch.setattr(module, "fit", lambda *a, **k: pytest.fail("it was trained"))
+    net, layer = models.lenet(), nn.Linear(784, 10)
+    for build in (lambda: net, lambda: nn.Sequential(nn.Flatten(), layer)):
+        with pytest.raises(ValueError, match="must build new weights for each seed, but it returns"):
+            Leaderboard(TINY).add("mine", build)
+
+
+def test_a_network_is_traced_before_it_is_trained(small, monkeypatch):
+    monkeypatch.setattr(module, "fit", lambda *a, **k: pytest.fail("it was trained"))
+    with pytest.raises(ValueError, match=r"1 \(Linear\) got \(1, 784\)"):
+        Leaderboard(TINY).add("mine", lambda: nn.Sequential(nn.Flatten(), nn.Linear(400, 10)))
+
+
+def test_costs_are_those_of_a_network_before_it_is_trained(small):
+    row = Leaderboard(TINY).add("mine", models.narrow_resnet)
+    fresh = costs(models.narrow_resnet(), (1, 28, 28), 10)
+    assert (row.step_traffic, row.step_memory) == (fresh["step_traffic"], fresh["step_memory"])
+
+
 def test_a_row_that_is_not_there_is_named():
     with pytest.raises(ValueError, match=r"name='b' must be a row: try one of \['a'\], or add it"):
         Leaderboard(TINY, rows=[entry("a")])["b"]

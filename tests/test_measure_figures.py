@@ -62,3 +62,23 @@ def test_names_of_points_do_not_cover_each_other():
 def test_trade_off_and_roofline_refuse_what_they_cannot_draw(draw, message):
     with pytest.raises(ValueError, match=message):
         draw()
+
+
+def test_condition_curves_draw_the_mean_of_the_seeds_with_a_band_and_a_label_at_each_line():
+    runs = {"a": [[0.9, 0.5, 0.4], [0.7, 0.3, 0.2]], "b": [[0.8, 0.8, 0.3]]}
+    (axes,) = figures.condition_curves(runs, "pixels", "accuracy").axes
+    assert [list(line.get_ydata()) for line in axes.lines] == [
+        pytest.approx([0.8, 0.4, 0.3]),
+        pytest.approx([0.8, 0.8, 0.3]),
+    ]
+    corners = axes.collections[0].get_paths()[0].vertices
+    assert {tuple(corner) for corner in corners} >= {(0, 0.7), (0, 0.9), (2, 0.2), (2, 0.4)}
+    assert [text.get_text() for text in axes.texts] == ["a", "b"]
+    assert abs(axes.texts[0].get_position()[1] - axes.texts[1].get_position()[1]) > 0.05
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("pixels", "accuracy")
+
+
+@pytest.mark.parametrize("runs", [{}, {"a": [[1.0], [1.0, 2.0]]}])
+def test_condition_curves_refuse_runs_of_several_lengths(runs):
+    with pytest.raises(ValueError, match="one length"):
+        figures.condition_curves(runs, "pixels")

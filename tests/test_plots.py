@@ -265,6 +265,15 @@ def test_layer_profile_draws_every_layer_on_a_log_scale():
     assert len(looks) == 2
 
 
+def test_layer_profile_draws_several_seeds_as_a_band_around_their_geometric_mean():
+    profiles = {"a": [[1.0, 10.0], [4.0, 1000.0]], "b": [3.0, 2.0]}
+    (axes,) = plots.layer_profile(profiles, "norm", colors=("red", "blue")).axes
+    assert list(axes.lines[0].get_ydata()) == pytest.approx([2, 100])
+    corners = axes.collections[0].get_paths()[0].vertices
+    assert {tuple(corner) for corner in corners} >= {(1, 1), (1, 4), (2, 10), (2, 1000)}
+    assert [line.get_color() for line in axes.lines] == ["red", "blue"]
+
+
 @pytest.mark.parametrize("profiles", [{}, {"a": []}, {"a": [1.0, 0.0]}])
 def test_layer_profile_refuses_what_a_log_scale_cannot_show(profiles):
     with pytest.raises(ValueError, match=r"empty|'a'.*above 0, and at least one"):

@@ -71,7 +71,8 @@ def baselines(
 def _train(net: nn.Module, data: Data, epochs: int, seed: int) -> float:
     """Train a network by the recipe of the baselines, and return its accuracy."""
     with quiet():
-        history = fit(net, data, epochs, _LR, optimizer=adamw, schedule=one_cycle, seed=seed)
+        recipe = {"optimizer": adamw, "schedule": one_cycle, "seed": seed, "plot": False}
+        history = fit(net, data, epochs, _LR, **recipe)
     if history.interrupted:
         raise KeyboardInterrupt
     return history.last.test_accuracy

@@ -1,12 +1,13 @@
-"""Pictures of measurements: quality over cost, and the roofline of a machine."""
+"""Pictures of measurements: quality over cost, recipes, and the roofline of a machine."""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cnnlib.plots.figures import BLUE, GREY, VERMILION, house_style, spaced
+from cnnlib.plots.figures import BLUE, GREY, MARKERS, PALETTE, VERMILION, house_style, spaced
 
 
 @house_style
@@ -71,6 +72,86 @@ def roofline(points: Mapping[str, tuple[float, float]], peak: float, bandwidth: 
     axes.set(xlabel="operations per byte", ylabel="GFLOP/s", xscale="log", yscale="log")
     axes.legend(loc="upper left")
     _label_points(axes, {name: (x, y / 1e9) for name, (x, y) in points.items()})
+    return figure
+
+
+@house_style
+def recipe_panels(
+    panels: Mapping[str, Mapping[str, Sequence[float]]],
+    quantity: str,
+    off_scale: Sequence[str] = (),
+) -> Figure:
+    """Draw the runs of several recipes, a panel each: a dot per run, a bar at the mean.
+
+    A grey line marks the mean of the first recipe of a panel.
+
+    Args:
+        panels: For the title of each panel, the runs of each recipe. All have the same recipes.
+        quantity: What the numbers are.
+        off_scale: Recipes that are far from the others. Their range is written in place of dots.
+
+    Raises:
+        ValueError: There is no panel, or the recipes differ.
+    """
+    names = [list(runs_of) for runs_of in panels.values()]
+    if not names or any(other != names[0] for other in names):
+        raise ValueError(f"panels={names} must all have the same recipes: try one panel")
+    figure = Figure(figsize=(4 * len(panels), 1.2 + 0.45 * len(names[0])), layout="constrained")
+    axes_of = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axes, (title, runs_of) in zip(axes_of, panels.items(), strict=True):
+        for row, (name, numbers) in enumerate(runs_of.items()):
+            if name in off_scale:
+                words = f"far off: {min(numbers):.2f} to {max(numbers):.2f}"
+                left = axes.get_yaxis_transform()
+                axes.text(0.03, row, words, va="center", transform=left, backgroundcolor="white")
+            else:
+                axes.plot(numbers, [row] * len(numbers), "o", color=BLUE, alpha=0.6)
+                mean = sum(numbers) / len(numbers)
+                axes.plot(mean, row, "|", color="black", markersize=22, markeredgewidth=3)
+        whole = runs_of[names[0][0]]
+        axes.axvline(sum(whole) / len(whole), color=GREY, lw=1, zorder=1)
+        axes.set_yticks(range(len(runs_of)), names[0])
+        axes.set(title=title, xlabel=quantity, ylim=(len(runs_of) - 0.5, -0.5))
+        axes.locator_params(axis="x", nbins=4)
+    return figure
+
+
+@house_style
+def condition_curves(
+    runs: Mapping[str, Sequence[Sequence[float]]], condition: str, quantity: str = "test accuracy"
+) -> Figure:
+    """Draw a quantity over conditions 0, 1, ...: the mean of the seeds, with a band around it.
+
+    Args:
+        runs: For each label, one list per seed, with a number for every condition. The band extends
+            from the lowest to the highest seed. A label stands beside its line.
+        condition: The label of the horizontal axis: what the conditions are, with their unit.
+        quantity: The label of the vertical axis, likewise.
+
+    Raises:
+        ValueError: There is no run, or the runs have different numbers of conditions.
+    """
+    lengths = {len(numbers) for seeds in runs.values() for numbers in seeds}
+    if len(lengths) != 1:
+        raise ValueError(f"runs={dict(runs)!r} must have lists of one length: try one label")
+    figure = Figure(figsize=(9, 4.6), layout="constrained")
+    axes = figure.subplots()
+    last = lengths.pop() - 1
+    ends = {label: np.mean([numbers[-1] for numbers in seeds]) for label, seeds in runs.items()}
+    labels = sorted(ends, key=lambda label: ends[label])
+    highest = max(max(numbers) for seeds in runs.values() for numbers in seeds)
+    lowest = min(min(numbers) for seeds in runs.values() for numbers in seeds)
+    heights = [float(ends[label]) for label in labels]
+    heights = spaced(heights, gap=0.075 * (highest - lowest), limit=highest)
+    places = dict(zip(labels, heights, strict=True))
+    looks = zip(cycle(PALETTE), cycle(MARKERS), strict=False)
+    for (label, seeds), (color, marker) in zip(runs.items(), looks, strict=False):
+        axes.plot(range(last + 1), np.mean(seeds, axis=0), color=color, marker=marker)
+        low, high = np.min(seeds, axis=0), np.max(seeds, axis=0)
+        axes.fill_between(range(last + 1), low, high, color=color, alpha=0.25, lw=0)
+        axes.text(1.04 * last, places[label], label, color=color, va="center")
+    axes.set(xlabel=condition, ylabel=quantity, xticks=range(last + 1), xlim=(-0.1, 1.35 * last))
+    axes.grid(True)
     return figure
 
 

@@ -153,8 +153,9 @@ class Leaderboard:
             The Entry.
 
         Raises:
-            ValueError: There is no model of this name, or neither the protocol nor you give a
-                recipe for a network of your own.
+            ValueError: There is no model of this name, neither the protocol nor you give a recipe
+                for a network of your own, the network does not take these images, or `build`
+                returns the same weights again.
         """
         protocol = (
             self.protocol if recipe is None else replace(self.protocol, batch_size=None, lr=None)
@@ -178,6 +179,13 @@ class Leaderboard:
             print(data.banner)
         self.about = (self.about or _about(data.device.type)) | {"data": data.source}
         settings = _fit_settings(protocol, recipe)
+        cost = costs(build(), data.shape, data.train.batch_size)  # refuses what does not fit
+        first, second = list(build().parameters()), list(build().parameters())
+        if any(new is old for new, old in zip(second, first, strict=False)):
+            raise ValueError(
+                f"build={getattr(build, '__name__', build)!r} must build new weights for each seed, "
+                "but it returns the same ones twice: try a function that builds the network"
+            )
         accuracies = []
         for seed in range(check_count("seeds", protocol.seeds, usual=3)):
             torch.manual_seed(seed)
@@ -193,7 +201,7 @@ class Leaderboard:
             name,
             data.shape[1],
             data.train.batch_size,
-            **costs(net, data.shape, data.train.batch_size),
+            **cost,
             images_per_second=measure_training_rate(net, images, labels),
             accuracies=accuracies,
         )

@@ -244,12 +244,16 @@ def loss_bands(runs: Mapping[str, Sequence[Sequence[float]]], window: int = 5) -
 
 
 @house_style
-def layer_profile(profiles: Mapping[str, Sequence[float]], quantity: str) -> Figure:
+def layer_profile(
+    profiles: Mapping[str, Sequence[Any]], quantity: str, colors: Sequence[str] = PALETTE
+) -> Figure:
     """Draw a positive quantity of every layer, from first to last, on a log scale.
 
     Args:
-        profiles: For each label, one value per layer.
+        profiles: For each label, one value per layer, or a list of them per seed. Several seeds are
+            drawn as their geometric mean, with a band from the lowest to the highest.
         quantity: The label of the axis: what the values are, with their unit.
+        colors: A colour per label, used again from the first where there are more labels.
 
     Raises:
         ValueError: There is no profile, or a log scale cannot show a value.
@@ -258,12 +262,15 @@ def layer_profile(profiles: Mapping[str, Sequence[float]], quantity: str) -> Fig
         raise ValueError("profiles is empty: pass at least one")
     figure = Figure(figsize=(12, 4.5), layout="constrained")
     axes = figure.subplots()
-    looks = zip(cycle(PALETTE), cycle(MARKERS), strict=False)
-    for (label, values), (color, marker) in zip(profiles.items(), looks, strict=False):
-        if min(values, default=0) <= 0:
+    looks = zip(cycle(colors), cycle(MARKERS), strict=False)
+    for (label, profile), (color, marker) in zip(profiles.items(), looks, strict=False):
+        seeds = np.atleast_2d(as_array(profile))
+        if seeds.size == 0 or seeds.min() <= 0:
             raise ValueError(f"profiles[{label!r}] must hold values above 0, and at least one")
-        layers = range(1, len(values) + 1)
-        axes.plot(layers, values, marker=marker, markersize=4, color=color, lw=1.5, label=label)
+        layers = range(1, seeds.shape[1] + 1)
+        middle = np.exp(np.log(seeds).mean(0)) if len(seeds) > 1 else seeds[0]
+        axes.plot(layers, middle, marker=marker, markersize=4, color=color, lw=1.5, label=label)
+        axes.fill_between(layers, seeds.min(0), seeds.max(0), color=color, alpha=0.2, lw=0)
     axes.set(xlabel="layer, from the input", ylabel=quantity, yscale="log")
     axes.grid(True)
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))

@@ -1,0 +1,79 @@
+"""The front as an interactive picture: HTML with its own script, without kernel and network."""
+
+import html
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Point:
+    """A network in the picture.
+
+    Args:
+        name: Its name.
+        accuracy: Its test accuracy, as a fraction.
+        std: The standard deviation of that over seeds.
+        costs: What it costs, by what you pay with. A cost that it lacks is left out there.
+    """
+
+    name: str
+    accuracy: float
+    std: float
+    costs: Mapping[str, float]
+
+
+class Front:
+    """Accuracy over a cost that the reader chooses; the networks that none beats are joined.
+
+    A reader points at a network, or reaches it with Tab, and reads all of its numbers. Where no
+    script runs, the numbers stand in a table.
+
+    Args:
+        points: The networks.
+
+    Raises:
+        ValueError: There is no point, or a cost is not above 0.
+    """
+
+    def __init__(self, points: Sequence[Point]):
+        if not points:
+            raise ValueError("points is empty: pass at least one")
+        for point in points:
+            for cost, number in point.costs.items():
+                if not number > 0:
+                    raise ValueError(
+                        f"points: {cost!r} of {point.name!r} is {number!r}, and it must be above "
+                        "0 for its log scale: try leaving it out"
+                    )
+        self.points = list(points)
+        self.costs = list(dict.fromkeys(cost for point in points for cost in point.costs))
+
+    def __repr__(self):
+        return f"{len(self.points)} networks over {', '.join(self.costs)}"
+
+    def _repr_html_(self) -> str:
+        style, script = (
+            Path(__file__).with_name(f"front.{kind}").read_text(encoding="utf-8")
+            for kind in ("css", "js")
+        )
+        rows = [vars(point) | {"costs": dict(point.costs)} for point in self.points]
+        data = json.dumps({"costs": self.costs, "rows": rows}, separators=(",", ":"))
+        data = data.replace("<", "\\u003c")  # a name must not end the script
+        return (
+            f'<div class="cnnlib-front">\n{self._table()}\n<template><style>\n{style}</style>'
+            f'</template>\n<script type="application/json">{data}</script>\n'
+            f"<script>(() => {{\n{script}}})();</script>\n</div>"
+        )
+
+    def _table(self) -> str:
+        """Return the numbers as a table, the cheapest network first."""
+        first = self.costs[0]
+        order = sorted(self.points, key=lambda point: point.costs.get(first, float("inf")))
+        lines = [["network", "test accuracy", "std", *self.costs]]
+        for point in order:
+            costs = [f"{point.costs[c]:.3g}" if c in point.costs else "" for c in self.costs]
+            lines.append([point.name, f"{point.accuracy:.3f}", f"{point.std:.3f}", *costs])
+        rows = ("".join(f"<td>{html.escape(cell)}</td>" for cell in line) for line in lines)
+        return f"<table>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
