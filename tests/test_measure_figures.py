@@ -48,6 +48,18 @@ def test_names_of_points_do_not_cover_each_other():
         assert not any(box.overlaps(other) for other in boxes[:i])
 
 
+def test_recipes_have_a_dot_per_run_and_a_panel_each():
+    runs = {"whole": [0.9, 0.92], "without": [0.93, 0.95], "broken": [0.1, 0.2]}
+    figure = figures.recipe_panels({"a": runs, "b": runs}, "accuracy", off_scale=["broken"])
+    first, second = figure.axes
+    assert [first.get_title(), second.get_title()] == ["a", "b"]
+    assert [text.get_text() for text in first.texts] == ["far off: 0.10 to 0.20"]
+    dots = [line.get_xdata() for line in first.lines if line.get_marker() == "o"]
+    assert [list(xs) for xs in dots] == [[0.9, 0.92], [0.93, 0.95]]
+    with pytest.raises(ValueError, match="must all have the same recipes"):
+        figures.recipe_panels({"a": runs, "b": {"whole": [1.0]}}, "accuracy")
+
+
 @pytest.mark.parametrize(
     ("draw", "message"),
     [
@@ -82,3 +94,12 @@ def test_condition_curves_draw_the_mean_of_the_seeds_with_a_band_and_a_label_at_
 def test_condition_curves_refuse_runs_of_several_lengths(runs):
     with pytest.raises(ValueError, match="one length"):
         figures.condition_curves(runs, "pixels")
+
+
+def test_path_maps_mark_each_pixel_without_a_path():
+    figure = figures.path_maps({"rate 2": [1, 0, 1], "rate 1": [1, 1, 1]})
+    left, right = ([text.get_text() for text in axes.texts] for axes in figure.axes)
+    assert (left.count("×"), right.count("×")) == (5, 0)
+    assert [axes.get_title() for axes in figure.axes] == ["rate 2", "rate 1"]
+    with pytest.raises(ValueError, match="at least one"):
+        figures.path_maps({})

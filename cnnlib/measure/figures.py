@@ -155,6 +155,33 @@ def condition_curves(
     return figure
 
 
+@house_style
+def path_maps(rows: Mapping[str, Sequence[int]]) -> Figure:
+    """Draw the paths from the pixels of square fields to one output, a cross where there is none.
+
+    Args:
+        rows: For the title of each map, the paths along one axis, as `arithmetic.contributions`
+            counts them. In two dimensions they multiply.
+
+    Raises:
+        ValueError: There is no map.
+    """
+    if not rows:
+        raise ValueError("rows is empty: pass at least one")
+    sides = [len(row) for row in rows.values()]
+    figure = Figure(figsize=(0.32 * sum(sides), 0.32 * max(sides) + 0.3), layout="constrained")
+    panels = figure.subplots(1, len(rows), width_ratios=sides, squeeze=False)[0]
+    for axes, (title, row) in zip(panels, rows.items(), strict=True):
+        paths = np.outer(row, row)
+        axes.imshow(np.log1p(paths), cmap="Blues", vmin=0, vmax=np.log1p(60))
+        for (y, x), count in np.ndenumerate(paths):
+            color = "white" if count > 12 else "black" if count else VERMILION
+            axes.text(x, y, count or "×", ha="center", va="center", fontsize=9, color=color)
+        axes.set_title(title, fontsize=13)
+        axes.set(xticks=[], yticks=[])
+    return figure
+
+
 def _label_points(axes: Axes, points: Mapping[str, tuple[float, ...]]) -> None:
     """Write the names in a column to the right of the axes, with a thin line to each point.
 

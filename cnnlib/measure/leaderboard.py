@@ -183,7 +183,7 @@ class Leaderboard:
         first, second = list(build().parameters()), list(build().parameters())
         if any(new is old for new, old in zip(second, first, strict=False)):
             raise ValueError(
-                f"build={getattr(build, '__name__', build)!r} must build new weights for each seed, "
+                f"build={getattr(build, '__name__', build)!r} must build new weights per seed, "
                 "but it returns the same ones twice: try a function that builds the network"
             )
         accuracies = []

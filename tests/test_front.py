@@ -1,0 +1,68 @@
+"""The interactive front: its numbers as a table, its refusals, and its script in a browser."""
+
+import json
+import re
+import shutil
+import subprocess
+from html import unescape
+
+import pytest
+
+from cnnlib.measure.front import Front, Point
+
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
+POINTS = [
+    Point("big", 0.9, 0.01, {"MACs": 3e8, "seconds": 0.02}),
+    Point("small </script>", 0.8, 0.0, {"MACs": 2e6, "seconds": 0.03}),
+    Point("beaten", 0.7, 0.0, {"MACs": 5e6}),
+]
+
+
+def test_without_a_script_the_numbers_stand_in_a_table_the_cheapest_first():
+    page = Front(POINTS)._repr_html_()
+    rows = re.findall("<tr><td>(.*?)</td>", page)
+    assert rows == ["network", "small &lt;/script&gt;", "beaten", "big"]
+    assert "<td>0.900</td><td>0.010</td><td>3e+08</td><td>0.02</td>" in page
+    assert "http" not in page.replace("http://www.w3.org/2000/svg", "")
+    assert repr(Front(POINTS)) == "3 networks over MACs, seconds"
+
+
+def test_what_a_log_scale_cannot_show_is_refused():
+    with pytest.raises(ValueError, match="points is empty: pass at least one"):
+        Front([])
+    for number in (0, float("nan")):
+        with pytest.raises(ValueError, match=r"'MACs' of 'a' is .*: try leaving it out"):
+            Front([Point("a", 0.5, 0.0, {"MACs": number})])
+
+
+@pytest.mark.skipif(not BROWSER, reason="no Chromium on this machine")
+def test_a_reader_chooses_the_cost_and_points_at_a_network(tmp_path):
+    script = """<script>
+    const root = document.querySelector(".cnnlib-front"), found = {};
+    const look = () => ({
+      front: [...root.querySelectorAll("g.on")].map((g) => g.querySelector("text").textContent),
+      all: root.querySelectorAll("g").length,
+    });
+    found.macs = look();
+    root.querySelectorAll("g")[2].onfocus();
+    found.said = root.querySelector("p").textContent;
+    const choice = root.querySelector("select");
+    choice.value = "seconds";
+    choice.dispatchEvent(new Event("change"));
+    found.seconds = look();
+    document.body.insertAdjacentHTML("beforeend", `<pre id="found"></pre>`);
+    document.getElementById("found").textContent = JSON.stringify(found);
+    </script>"""
+    path = tmp_path / "page.html"
+    page = Front(POINTS)._repr_html_() + script
+    path.write_text(f'<!doctype html><meta charset="utf-8"><body>{page}</body>', encoding="utf-8")
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]
+    options += [f"--user-data-dir={tmp_path / 'profile'}", path.as_uri()]
+    done = subprocess.run([BROWSER, *options], capture_output=True, text=True, timeout=120)
+    *_, text = re.findall(r'<pre id="found">(.*?)</pre>', done.stdout, re.DOTALL)
+    found = json.loads(unescape(text))
+    assert found["macs"] == {"front": ["small </script>", "big"], "all": 3}
+    assert found["seconds"] == {"front": ["big"], "all": 2}
+    assert found["said"] == (
+        "beaten: accuracy 0.700, std 0.000; MACs: 5 M. Beaten by small </script>."
+    )
