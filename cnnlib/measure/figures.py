@@ -169,14 +169,14 @@ def path_maps(rows: Mapping[str, Sequence[int]]) -> Figure:
     if not rows:
         raise ValueError("rows is empty: pass at least one")
     sides = [len(row) for row in rows.values()]
-    figure = Figure(figsize=(0.32 * sum(sides), 0.32 * max(sides) + 0.3), layout="constrained")
+    figure = Figure(figsize=(0.27 * sum(sides), 0.27 * max(sides) + 0.3), layout="constrained")
     panels = figure.subplots(1, len(rows), width_ratios=sides, squeeze=False)[0]
     for axes, (title, row) in zip(panels, rows.items(), strict=True):
         paths = np.outer(row, row)
         axes.imshow(np.log1p(paths), cmap="Blues", vmin=0, vmax=np.log1p(60))
         for (y, x), count in np.ndenumerate(paths):
             color = "white" if count > 12 else "black" if count else VERMILION
-            axes.text(x, y, count or "×", ha="center", va="center", fontsize=9, color=color)
+            axes.text(x, y, count or "×", ha="center", va="center", fontsize=8, color=color)
         axes.set_title(title, fontsize=13)
         axes.set(xticks=[], yticks=[])
     return figure
