@@ -255,9 +255,7 @@ def test_a_network_that_is_trained_already_is_refused(small, monkeypatch):
     monkeypatch.setattr(module, "fit", lambda *a, **k: pytest.fail("it was trained"))
     net, layer = models.lenet(), nn.Linear(784, 10)
     for build in (lambda: net, lambda: nn.Sequential(nn.Flatten(), layer)):
-        with pytest.raises(
-            ValueError, match="must build new weights per seed, but it returns"
-        ):
+        with pytest.raises(ValueError, match="must build new weights per seed, but it returns"):
             Leaderboard(TINY).add("mine", build)
 
 

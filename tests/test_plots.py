@@ -229,31 +229,7 @@ def test_image_grid_refusals(images, arguments, message):
         plots.image_grid(images, **arguments)
 
 
-# loss_bands, layer_profile
-
-
-def test_loss_bands_draw_the_smoothed_mean_and_the_extremes():
-    figure = plots.loss_bands({"net": [[4.0, 2.0, 0.0], [8.0, 6.0, 4.0]]}, window=2)
-    (axes,) = figure.axes
-    assert list(axes.lines[0].get_xdata()) == [2, 3]
-    assert list(axes.lines[0].get_ydata()) == [5.0, 3.0]
-    corners = axes.collections[0].get_paths()[0].vertices
-    assert {tuple(corner) for corner in corners} == {(2, 3), (2, 7), (3, 1), (3, 5)}
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["net"]
-
-
-@pytest.mark.parametrize(
-    ("runs", "message"),
-    [
-        ({}, "runs is empty"),
-        ({"net": []}, "'net'. is empty: pass one list of losses per seed"),
-        ({"net": [[1.0] * 5, [1.0] * 6]}, "'net'.*equal length"),
-        ({"net": [[1.0] * 4]}, "window=5 must not exceed the 4 batches of runs..net"),
-    ],
-)
-def test_loss_bands_refuse_what_they_cannot_draw(runs, message):
-    with pytest.raises(ValueError, match=message):
-        plots.loss_bands(runs)
+# layer_profile
 
 
 def test_layer_profile_draws_every_layer_on_a_log_scale():

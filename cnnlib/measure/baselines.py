@@ -71,8 +71,9 @@ def baselines(
 def _train(net: nn.Module, data: Data, epochs: int, seed: int) -> float:
     """Train a network by the recipe of the baselines, and return its accuracy."""
     with quiet():
-        recipe = {"optimizer": adamw, "schedule": one_cycle, "seed": seed, "plot": False}
-        history = fit(net, data, epochs, _LR, **recipe)
+        history = fit(
+            net, data, epochs, _LR, optimizer=adamw, schedule=one_cycle, seed=seed, plot=False
+        )
     if history.interrupted:
         raise KeyboardInterrupt
     return history.last.test_accuracy

@@ -210,40 +210,6 @@ def loss_curve(losses: Any, batches: int) -> Figure:
 
 
 @house_style
-def loss_bands(runs: Mapping[str, Sequence[Sequence[float]]], window: int = 5) -> Figure:
-    """Draw the training loss over the batches as the mean of several seeds with a band around it.
-
-    Args:
-        runs: For each label, one list of losses per seed, with the loss of every batch. The band
-            extends from the lowest to the highest seed.
-        window: Number of batches for the moving average of each run, which makes the trend visible.
-
-    Raises:
-        ValueError: There is no run, runs differ in length, or have fewer batches than the window.
-    """
-    _check_not_empty(runs, "one list of losses per seed")
-    figure = Figure(figsize=(12, 4.5), layout="constrained")
-    axes = figure.subplots()
-    for (label, seeds), color in zip(runs.items(), cycle(PALETTE), strict=False):
-        if len({len(losses) for losses in seeds}) != 1:
-            raise ValueError(f"runs[{label!r}] must hold runs of equal length")
-        if len(seeds[0]) < window:
-            raise ValueError(
-                f"window={window} must not exceed the {len(seeds[0])} batches of runs[{label!r}]"
-            )
-        smooth = [np.convolve(losses, np.ones(window) / window, "valid") for losses in seeds]
-        batches = np.arange(window, len(seeds[0]) + 1)
-        axes.plot(batches, np.mean(smooth, axis=0), color=color, label=label)
-        axes.fill_between(
-            batches, np.min(smooth, axis=0), np.max(smooth, axis=0), color=color, alpha=0.2, lw=0
-        )
-    axes.set(xlabel="batch", ylabel=f"training loss, mean of {window} batches")
-    axes.grid(True)
-    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-    return figure
-
-
-@house_style
 def layer_profile(
     profiles: Mapping[str, Sequence[Any]], quantity: str, colors: Sequence[str] = PALETTE
 ) -> Figure:
