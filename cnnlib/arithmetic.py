@@ -330,10 +330,10 @@ def receptive_field(layers: Iterable[Sequence]) -> ReceptiveField:
 class HDC(NamedTuple):
     """What a stack of dilated convolutions sees, by the paper's rule and by counting.
 
-    m is (M_1, ..., M_n) and `accepted` is the paper's verdict: r_1 = 1 and M_2 <= kernel (a single
-    layer has no M_2, so r_1 = 1 decides). receptive_field is in pixels along one axis, and holes
-    are the positions 0 ... receptive_field - 1 along it that no path reaches. coverage is the
-    fraction of the square 2-D field that some path reaches.
+    m is (M_1, ..., M_n). `accepted` is our reading of the rule: M_2 <= kernel (one layer has none)
+    and r_1 = 1, which rules out the common factor that the paper forbids. receptive_field is in
+    pixels along one axis, and holes are the positions 0 ... receptive_field - 1 along it that no
+    path reaches. coverage is the fraction of the square 2-D field that some path reaches.
     """
 
     rates: tuple[int, ...]
