@@ -238,7 +238,6 @@ def _record(arguments):
     budget, folder = arguments.budget, arguments.folder
     found = [each for each in recording.find(arguments.names) if budget in each.plans]
     if not arguments.list:
-        fetch(None)  # a record is never of the stand-in
         recording.complete(found, budget, folder, **_given(arguments, "minutes"))
     record = {each.name: recording.status(each, budget, folder) for each in found}
     return "\n\n".join(record.values()) or f"No experiment has a {budget} plan.", record, 0

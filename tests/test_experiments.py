@@ -16,7 +16,7 @@ from filelock import FileLock
 from test_main import run
 
 from cnnlib import __main__ as command
-from cnnlib.measure import records
+from cnnlib.measure import recording, records
 from cnnlib.measure.experiments import Experiment, Plan
 from cnnlib.measure.recording import complete, find, read_notebook, status
 
@@ -70,7 +70,7 @@ def course(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     be_on(monkeypatch, HERE)
     monkeypatch.setattr(records, "_commit", lambda: "abc")
-    monkeypatch.setattr(command, "fetch", lambda root: root)
+    monkeypatch.setattr(recording, "fetch", lambda: "raw")
     write_notebook(tmp_path / "notebooks" / "05_growth.ipynb", DEFINITION, EXPERIMENTS)
     return tmp_path
 
@@ -371,10 +371,10 @@ def test_committed_records_are_never_touched_by_a_learner(course, capsys):
 
 
 def test_nothing_is_recorded_of_the_stand_in(course, capsys, monkeypatch):
-    def fetch(root):
+    def fetch():
         raise OSError("no network")
 
-    monkeypatch.setattr(command, "fetch", fetch)
+    monkeypatch.setattr(recording, "fetch", fetch)
     code, _, err = run(capsys, "record")
     assert (code, err) == (1, "cnnlib: no network\n")
     assert not Path("my_results").exists()
@@ -530,7 +530,8 @@ CHILD = """
 import sys
 sys.path[:0] = [{tests!r}]
 from cnnlib import __main__ as command
-command.fetch = lambda root: root
+from cnnlib.measure import recording
+recording.fetch = lambda: "raw"
 sys.exit(command.main(sys.argv[1:]))
 """
 

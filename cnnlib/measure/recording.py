@@ -14,6 +14,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from cnnlib.data._files import fetch
 from cnnlib.measure.experiments import Experiment, Record
 from cnnlib.measure.records import read_json, this_machine, write_bytes, write_json
 
@@ -126,8 +127,10 @@ def complete(
 
     Raises:
         ValueError: A record is broken or stale. Nothing is run.
+        OSError: Fashion-MNIST can be neither found nor downloaded. Nothing is run.
         TimeoutError: Another process works on one of the records.
     """
+    fetch()  # a record is never of the stand-in
     deadline, machine = time.monotonic() + 60 * minutes, this_machine()
     unfinished = Path(folder, "unfinished")
     unfinished.mkdir(parents=True, exist_ok=True)
