@@ -17,7 +17,7 @@ from test_main import run
 
 from cnnlib import __main__ as command
 from cnnlib.measure import recording, records
-from cnnlib.measure.experiments import Experiment, Plan
+from cnnlib.measure.experiments import Experiment, Plan, recorded_weights
 from cnnlib.measure.recording import complete, find, read_notebook, status
 
 DEFINITION = '''
@@ -150,6 +150,7 @@ def test_the_weights_of_the_first_seed_lie_beside_a_record(course, monkeypatch):
         monkeypatch.chdir(place)
         (weight,) = growth.weights("fast, 2x").values()
         assert torch.equal(weight, torch.arange(12.0).view(3, 4).t() + 30)
+        assert torch.equal(recorded_weights("growth", "fast, 2x")["conv.weight"], weight)
     monkeypatch.chdir(course)
     first, second = (Path("results", file) for file in files)
     first.write_bytes(second.read_bytes())
@@ -160,13 +161,21 @@ def test_the_weights_of_the_first_seed_lie_beside_a_record(course, monkeypatch):
         growth.weights("slow")
     with pytest.raises(ValueError, match="variant='quick' must be one of "):
         growth.weights("quick")
+    with pytest.raises(ValueError, match="variant='quick' must be one of 'growth' that was recor"):
+        recorded_weights("growth", "quick")
+    with pytest.raises(
+        ValueError, match="must hold a record of 'depth': try python -m cnnlib reco"
+    ):
+        recorded_weights("depth", "slow")
 
 
 def test_an_experiment_without_weights_has_no_file_of_them(course):
     growth, _ = find()
     complete([growth], "study", "results")
     assert not list(Path("results").glob("*.safetensors"))
-    with pytest.raises(ValueError, match="variant='slow' must be one that was recorded with weigh"):
+    with pytest.raises(
+        ValueError, match="variant='slow' must be one of 'growth' that was recorded"
+    ):
         growth.weights("slow")
 
 

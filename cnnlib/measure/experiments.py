@@ -182,7 +182,7 @@ class Experiment:
         Raises:
             ValueError: There is none, or it is broken or stale.
         """
-        return self.load(budget, self._find(budget, folder))
+        return self.load(budget, _find_record(self.name, budget, folder).parent)
 
     def weights(
         self, variant: str, budget: str = "study", folder: str | Path = "results"
@@ -200,22 +200,8 @@ class Experiment:
         """
         if variant not in self.variants:
             raise ValueError(f"variant={variant!r} must be one of {list(self.variants)}")
-        place = self._find(budget, folder)
-        runs = self.load(budget, place).runs[variant]
-        expected = runs[0].get("weights") if runs else None
-        if expected is None:
-            raise ValueError(
-                f"variant={variant!r} must be one that was recorded with weights: try "
-                '"weights": net.state_dict() in the result of the job, and record anew'
-            )
-        path = self.weights_path(variant, budget, place)
-        contents = path.read_bytes() if path.exists() else b""
-        if hashlib.sha256(contents).hexdigest() != expected:
-            raise ValueError(
-                f"{path} must hold the weights that were written with the record, and it does not: "
-                f"try git checkout {path}"
-            )
-        return safetensors.torch.load(contents)
+        self.record(budget, folder)
+        return recorded_weights(self.name, variant, budget, folder)
 
     def path(self, budget: str, folder: str | Path) -> Path:
         """Return where the record of a budget is in a folder."""
@@ -223,18 +209,7 @@ class Experiment:
 
     def weights_path(self, variant: str, budget: str, folder: str | Path) -> Path:
         """Return where the weights of a variant are in a folder."""
-        end = re.sub(r"\W+", "_", variant).strip("_")
-        return Path(folder, f"{self.name}_{budget}_{end}.safetensors")
-
-    def _find(self, budget, folder):
-        """Return the folder that has the record of a budget."""
-        for place in _PLACES:
-            if self.path(budget, Path(place, folder)).exists():
-                return Path(place, folder)
-        raise ValueError(
-            f"folder={str(folder)!r} must hold a record of {self.name!r}: try python -m cnnlib "
-            f"record {self.name} --budget {budget} --folder {folder}"
-        )
+        return _weights_path(self.path(budget, folder), variant)
 
     def load(self, budget: str, folder: str | Path) -> Record:
         """Return the record in a folder, or a new one.
@@ -245,10 +220,7 @@ class Experiment:
         new, path = self._new_record(budget), self.path(budget, folder)
         if not path.exists():
             return new
-        found = read_json(path)
-        if not isinstance(found, dict) or found.keys() != {each.name for each in fields(Record)}:
-            raise ValueError(f"{path} must hold a record, and it does not: move it away")
-        old = Record(**found)
+        old = _read_record(path)
         same = {
             "the settings of its plan": old.plan == new.plan,
             "the names of its variants": old.runs.keys() == new.runs.keys(),
@@ -270,6 +242,64 @@ class Experiment:
         settings = {key: value for key, value in vars(self.plans[budget]).items() if key != "seeds"}
         runs = {variant: [] for variant in self.variants}
         return Record(self.name, budget, _as_json(settings), self.source, runs)
+
+
+def recorded_weights(
+    name: str, variant: str, budget: str = "study", folder: str | Path = "results"
+) -> dict[str, Tensor]:
+    """Read the weights that a variant of any recorded experiment had in the end, with seed 0.
+
+    Args:
+        name: The name of the experiment.
+        variant: The name of the variant.
+        budget: The budget.
+        folder: Where the record is, seen from here or from one of the two folders above.
+
+    Raises:
+        ValueError: There is no such record, it has no such weights, or the file is not the one
+            that was written with it.
+    """
+    record = _find_record(name, budget, folder)
+    runs = _read_record(record).runs.get(variant)
+    if not runs or "weights" not in runs[0]:
+        raise ValueError(
+            f"variant={variant!r} must be one of {name!r} that was recorded with weights: try "
+            '"weights": net.state_dict() in the result of the job, and record anew'
+        )
+    path = _weights_path(record, variant)
+    contents = path.read_bytes() if path.exists() else b""
+    if hashlib.sha256(contents).hexdigest() != runs[0]["weights"]:
+        raise ValueError(
+            f"{path} must hold the weights that were written with the record, and it does not: "
+            f"try git checkout {path}"
+        )
+    return safetensors.torch.load(contents)
+
+
+def _find_record(name: str, budget: str, folder: str | Path) -> Path:
+    """Return the file that holds the record of an experiment."""
+    for place in _PLACES:
+        path = Path(place, folder, f"{name}_{budget}.json")
+        if path.exists():
+            return path
+    raise ValueError(
+        f"folder={str(folder)!r} must hold a record of {name!r}: try python -m cnnlib record "
+        f"{name} --budget {budget} --folder {folder}"
+    )
+
+
+def _read_record(path: Path) -> Record:
+    """Return what a file holds as a record, which may be stale."""
+    found = read_json(path)
+    if not isinstance(found, dict) or found.keys() != {each.name for each in fields(Record)}:
+        raise ValueError(f"{path} must hold a record, and it does not: move it away")
+    return Record(**found)
+
+
+def _weights_path(record: Path, variant: str) -> Path:
+    """Return where the weights of a variant are, beside the record of its experiment."""
+    end = re.sub(r"\W+", "_", variant).strip("_")
+    return record.with_name(f"{record.stem}_{end}.safetensors")
 
 
 def _as_json(value: Any) -> Any:
