@@ -4,7 +4,7 @@ import nbformat
 import pytest
 from nbformat import v4
 
-from tools.refresh_notebooks import KERNELSPEC, WIDGET, faults, refresh, strip
+from tools.refresh_notebooks import KERNELSPEC, LANGUAGE_INFO, WIDGET, faults, refresh, strip
 
 PNG = "iVBORw0KGgo/tmp/"  # any base64
 
@@ -58,11 +58,11 @@ def test_of_a_cell_only_its_tags_and_its_folding_stay():
     assert cell.metadata == kept
 
 
-def test_of_the_notebook_widgets_go_and_the_kernel_has_its_usual_name():
+def test_of_the_notebook_widgets_go_and_the_kernel_is_the_usual_one():
     made = notebook()
     made.metadata = {"widgets": {}, "kernelspec": {"name": "mine"}, "language_info": {"name": "x"}}
     strip(made)
-    assert made.metadata == {"kernelspec": KERNELSPEC, "language_info": {"name": "x"}}
+    assert made.metadata == {"kernelspec": KERNELSPEC, "language_info": LANGUAGE_INFO}
 
 
 def test_cells_keep_their_ids_and_strip_is_done_after_once():

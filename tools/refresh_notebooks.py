@@ -31,8 +31,18 @@ SETTINGS = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
 }
-# What JupyterLab itself would write: a notebook with another name counts as unsaved once opened.
+# What JupyterLab itself writes as it opens a notebook, which counts as unsaved if it held anything
+# else before. (Another version of Python is something else, and that cannot be helped.)
 KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+LANGUAGE_INFO = {
+    "codemirror_mode": {"name": "ipython", "version": 3},
+    "file_extension": ".py",
+    "mimetype": "text/x-python",
+    "name": "python",
+    "nbconvert_exporter": "python",
+    "pygments_lexer": "ipython3",
+    "version": "3.11.7",
+}
 KEPT_METADATA = {"jupyter", "slideshow", "tags"}
 WIDGET = "application/vnd.jupyter.widget-view+json"
 DATA_URI = re.compile(r"data:image/\w+;base64,[\w+/=]+")
@@ -47,7 +57,6 @@ def all_notebooks():
 
 def run(notebook, folder):
     """Run a notebook in place, in the folder, down to its end or its first error."""
-    language = notebook.metadata.get("language_info")
     client = NotebookClient(
         notebook,
         timeout=1200,
@@ -58,8 +67,6 @@ def run(notebook, folder):
     )
     with suppress(CellExecutionError):  # faults() reads it from the cell's output
         client.execute()
-    if language:
-        notebook.metadata["language_info"] = language  # the version of Python is the machine's
 
 
 def strip(notebook):
@@ -67,6 +74,7 @@ def strip(notebook):
     CoalesceStreamsPreprocessor().preprocess(notebook, {})
     notebook.metadata.pop("widgets", None)
     notebook.metadata["kernelspec"] = KERNELSPEC
+    notebook.metadata["language_info"] = LANGUAGE_INFO
     for cell in notebook.cells:
         for key in cell.metadata.keys() - KEPT_METADATA:
             del cell.metadata[key]
