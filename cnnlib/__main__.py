@@ -10,6 +10,7 @@ import os
 import re
 import signal
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -144,7 +145,9 @@ def _train_in_process(arguments, rank):
         )
         if history.interrupted:
             stop, code = STOPPED, INTERRUPTED
-    except (DivergenceError, RuntimeError) as error:
+    except (DivergenceError, OSError, RuntimeError, ValueError) as error:  # OSError: a full disk
+        if isinstance(error, ValueError) and not hasattr(error, "history"):
+            raise  # a refusal, before the first step
         history, stop, code = getattr(error, "history", History()), str(error), FAILED
         if _out_of_memory(error):
             stop = (
@@ -155,7 +158,7 @@ def _train_in_process(arguments, rank):
         elif peer_failed(error):
             signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun ends this one, too
             stop = "another process of this run has ended, so training stops"
-        elif not isinstance(error, DivergenceError):
+        elif isinstance(error, BrokenPipeError | RuntimeError):
             raise
     if stop:
         _say(stop, code)
@@ -289,6 +292,7 @@ class _Parser(argparse.ArgumentParser):
 def _parser():
     """Build the parser of the command line."""
     top = _Parser(prog="python -m cnnlib", description="Convolutional networks on Fashion-MNIST.")
+    top.add_argument("--version", action="version", version=f"cnnlib {version('cnnlib')}")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name, run, text):
@@ -406,7 +410,7 @@ def _folder(text):
 def _new_file(text):
     """Return the path of a file in an existing folder."""
     path = Path(text)
-    if not path.parent.is_dir() or path.is_dir():
+    if not path.parent.is_dir() or (path.exists() and not path.is_file()):
         raise argparse.ArgumentTypeError(f"{text!r} must be a file in a folder that exists")
     return path
 

@@ -1,7 +1,7 @@
 """A file from which a training continues after any interruption as if there had been none."""
 
+import io
 import os
-import shutil
 import zipfile
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch.utils._pytree import tree_map
 
+from cnnlib._atomic import places, write
 from cnnlib.backend import Backend
 
 
@@ -37,7 +38,9 @@ class Checkpoint:
         if self.backend.rank == 0:
             states = {name: part.state_dict() for name, part in self.parts.items()}
             contents = states | {"random": random, "identity": self.identity}
-            _write(self.path, tree_map(_without_numpy, contents))
+            buffer = io.BytesIO()  # not the file: on a full disk torch's message does not say so
+            torch.save(tree_map(_without_numpy, contents), buffer)
+            write(self.path, buffer.getbuffer())
 
     def resume(self) -> None:
         """Restore the state in the file, if it exists.
@@ -72,7 +75,7 @@ class Checkpoint:
 def check_path(path: Any) -> None:
     """Refuse a path unless a file can be written there."""
     named = isinstance(path, str | os.PathLike) and Path(path).name
-    file, part = _places(path) if named else (Path(), Path())
+    file, part = places(path) if named else (Path(), Path())
     is_special = os.path.exists(file) and not file.is_file()
     if not named or is_special or not file.parent.is_dir():
         raise ValueError(
@@ -89,27 +92,6 @@ def check_path(path: Any) -> None:
             f"checkpoint={str(path)!r} must be a file that can be written ({error.strerror}): try "
             "a file in a folder of yours"
         ) from error
-
-
-def _places(path):
-    """Return the file that a path leads to through links, and its temporary file beside it."""
-    file = os.path.realpath(path)
-    return Path(file), Path(f"{file}.part")
-
-
-def _write(path, contents):
-    """Write a file atomically. An existing one keeps its mode."""
-    file, part = _places(path)
-    try:
-        with part.open("wb") as stream:
-            torch.save(contents, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        if file.exists():
-            shutil.copymode(file, part)
-        part.replace(file)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _read(path):

@@ -12,10 +12,8 @@ import itertools
 import multiprocessing
 import re
 import shutil
-import socket
 import sys
 import threading
-from http.client import BadStatusLine
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -246,7 +244,7 @@ def test_an_empty_folder_that_cannot_be_written_is_named(nowhere, monkeypatch, c
     write_only_below([], monkeypatch)
     assert fashion_mnist(train=10, test=10, root=nowhere).source == "synthetic stand-in"
     raw = nowhere / "FashionMNIST" / "raw"
-    assert f"downloaded: {raw} cannot be written. The search began in" in capsys.readouterr().out
+    assert f"downloaded: {raw} cannot be written (read-only file system). The search" in capsys.readouterr().out
 
 
 def test_a_name_too_long_is_said(nowhere, capsys):
@@ -350,50 +348,6 @@ def test_files_put_there_after_a_failed_download_are_found(folder, nowhere, caps
     for path in (folder / "FashionMNIST" / "raw").iterdir():
         shutil.copy(path, nowhere)
     assert fashion_mnist(root=nowhere).source == "Fashion-MNIST"
-
-
-def test_a_full_disk_leaves_no_half_file(folder, monkeypatch, capsys):
-    def fill(source, target):
-        target.write(source.read(50))
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(_files.shutil, "copyfileobj", fill)
-    before = contents(folder)
-    assert fashion_mnist(train=10, test=10, root=folder).source == "synthetic stand-in"
-    assert "No space left on device" in capsys.readouterr().out
-    assert {p for p in contents(folder).keys() - before.keys() if p.suffix != ".lock"} == set()
-
-
-def test_a_silent_server_is_given_up(nowhere, monkeypatch, capsys):
-    with socket.create_server(("127.0.0.1", 0)) as silent:  # it accepts, and never answers
-        monkeypatch.setattr(_files, "SITE", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        monkeypatch.setattr(_files, "PATIENCE", 0.2)
-        assert fashion_mnist(train=10, test=10, root=nowhere).source == "synthetic stand-in"
-    assert "timed out" in capsys.readouterr().out
-    assert socket.getdefaulttimeout() is None
-
-
-def test_a_download_of_something_else_ends_in_the_stand_in(folder, server, capsys):
-    """A hotel's login page, say; once there is a network, the next process replaces it."""
-    for path in (folder / "FashionMNIST" / "raw").iterdir():
-        (server / path.name).write_bytes(b"<html>")
-    assert fashion_mnist(root=folder / "new").source == "synthetic stand-in"
-    assert "gz: the downloaded file is damaged. The search began" in capsys.readouterr().out
-    for path in (folder / "FashionMNIST" / "raw").iterdir():
-        shutil.copy(path, server)
-    _files.UNREACHABLE.clear()
-    assert fashion_mnist(root=folder / "new").source == "Fashion-MNIST"
-
-
-@pytest.mark.parametrize("error", [BadStatusLine("hello"), RuntimeError("503"), TimeoutError()])
-def test_any_failure_of_a_download_ends_in_the_stand_in(nowhere, monkeypatch, capsys, error):
-    def fail(url, timeout):
-        raise error
-
-    monkeypatch.setattr(_files, "urlopen", fail)
-    for said in ("could not be found or downloaded", "an earlier download failed"):
-        assert fashion_mnist(train=10, test=10, root=nowhere).source == "synthetic stand-in"
-        assert said in capsys.readouterr().out
 
 
 def test_the_two_kinds_of_files_are_read_by_hand(tmp_path):

@@ -15,11 +15,12 @@ CORE_LINES = 4_790  # lines of the core without them that are not blank, docstri
 
 # Which part of the package may import which: the arrows point one way.
 ARROWS = {
+    "_atomic": set(),
     "_checks": set(),
     "_receptive_field": set(),
     "arithmetic": set(),
     "_cuda_graph": set(),
-    "_checkpoint": {"backend"},
+    "_checkpoint": {"_atomic", "backend"},
     "backend": {"_cuda_graph"},
     "blocks": set(),
     "check": set(),
@@ -27,12 +28,12 @@ ARROWS = {
     "trace": {"_receptive_field"},
     "models": {"blocks"},
     "weights": set(),
-    "data": {"_checks", "plots"},
+    "data": {"_atomic", "_checks", "plots"},
     "progress": {"plots"},
     "preflight": {"_checkpoint", "_checks", "backend", "trace"},
     "train": {"_checkpoint", "backend", "data", "plots", "preflight", "progress"},
     "explore": {"_checks", "arithmetic", "plots"},
-    "measure": {"_checks", "backend", "data", "models", "plots", "trace", "train"},
+    "measure": {"_atomic", "_checks", "backend", "data", "models", "plots", "trace", "train"},
     "__main__": {"backend", "data", "measure", "models", "trace", "train"},
 }
 

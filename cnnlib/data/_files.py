@@ -2,22 +2,27 @@
 
 import gzip
 import hashlib
+import io
 import os
-import shutil
 import struct
 import tempfile
+import threading
 import zlib
+from concurrent.futures import Future
 from contextlib import suppress
-from http.client import HTTPException
 from pathlib import Path
 from urllib.request import urlopen
 
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from platformdirs import user_cache_path
+
+from cnnlib._atomic import write
 
 SITE = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"
 PATIENCE = 10  # seconds without a reply before giving up
+LONGEST = 600  # seconds that one download may take
+LARGEST = 50_000_000  # bytes, more than any of the files has, packed or not
 TEMPORARY = Path(tempfile.gettempdir(), "cnnlib")  # writable for every user
 MD5 = {  # of the unpacked files, since archives of the same file may differ
     "train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
@@ -32,7 +37,7 @@ def fetch(root: str | Path | None = None) -> Path:
     """Make sure that the four unpacked files exist and are intact, and return their folder.
 
     The folder is FashionMNIST/raw under the root, as in torchvision. Archives found under the root
-    are unpacked there, or into the user's cache if the root is read-only. Missing files are
+    are unpacked there, or into the user's cache if the root is read-only or full. Missing files are
     downloaded. Damaged files are reported; those in FashionMNIST/raw are replaced, others are kept.
 
     Args:
@@ -43,22 +48,26 @@ def fetch(root: str | Path | None = None) -> Path:
         OSError: The files could be neither found nor downloaded.
         ValueError: The root is not a folder.
     """
-    folder = _folder(root)
+    folder, refusals = _folder(root), []
     try:
-        for raw in map(_raw, (folder, _cache(), TEMPORARY)):
+        for raw in dict.fromkeys(map(_raw, (folder, _cache(), TEMPORARY))):
             found = {name: _find(name, raw, folder) for name in MD5}
             if all(path == raw / name for name, path in found.items()):
                 return raw
-            if _can_write(raw):
-                # No download takes half an hour, so a process that holds the lock for longer hangs.
-                with FileLock(raw / "fashion_mnist.lock", timeout=1800):
+            try:
+                _check_writable(raw)
+                with _lock(raw):
                     for name in MD5:
                         _provide(name, raw, folder)
                 return raw
-            if None in found.values():  # download to the requested folder only
-                break
-        raise OSError(f"{raw} cannot be written")
-    except (OSError, RuntimeError, HTTPException) as error:
+            except ConnectionError:
+                raise
+            except OSError as error:  # the folder is read-only or full
+                refusals.append(error)
+            if None in found.values() and folder != _cache():
+                break  # download to the requested folder only
+        raise refusals[0]
+    except OSError as error:
         reason = " ".join(str(error).split()).rstrip(".")
         raise OSError(
             f"{reason}. The search began in {folder}, where you can put the four files yourself: "
@@ -67,10 +76,12 @@ def fetch(root: str | Path | None = None) -> Path:
 
 
 def _folder(root):
-    """Return the requested folder."""
+    """Return the requested folder, by default the user's cache."""
     name, folder = "root", root
     if folder is None:
-        name, folder = "CNNLIB_DATA", os.environ.get("CNNLIB_DATA") or _cache()
+        name, folder = "CNNLIB_DATA", os.environ.get("CNNLIB_DATA")
+        if not folder:
+            return _cache()
     with suppress(RuntimeError, TypeError):  # an unknown home; not a path
         path = Path(folder).expanduser().absolute()
         existing = filter(os.path.exists, (path, *path.parents))
@@ -84,8 +95,11 @@ def _folder(root):
 
 def _cache():
     """Return the user's cache folder, or a temporary one for a user without a home."""
-    folder = user_cache_path("cnnlib")
-    return folder if folder.is_absolute() else TEMPORARY
+    with suppress(RuntimeError):
+        folder = user_cache_path("cnnlib")
+        if folder.is_absolute():
+            return folder
+    return TEMPORARY
 
 
 def _raw(folder):
@@ -95,14 +109,23 @@ def _raw(folder):
     return folder / "raw" if folder.name == "FashionMNIST" else folder / "FashionMNIST" / "raw"
 
 
-def _can_write(folder):
-    """Return whether a folder is writable, which `os.access` does not know on Windows."""
+def _check_writable(folder):
+    """Refuse a folder that is not writable, which `os.access` does not know on Windows."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return True
-    except OSError:
-        return False
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise OSError(f"{folder} cannot be written ({error.strerror})") from error
+
+
+def _lock(folder):
+    """Return the lock of a folder, acquired: one process at a time unpacks and downloads."""
+    lock = FileLock(folder / "fashion_mnist.lock")
+    try:
+        return lock.acquire(timeout=3 * PATIENCE)
+    except Timeout:
+        print(f"Waiting for another process, which provides Fashion-MNIST in {folder}")
+        return lock.acquire(timeout=len(MD5) * LONGEST)
 
 
 def _candidates(name, raw, folder):
@@ -135,40 +158,62 @@ def _provide(name, raw, folder):
     else:
         path = _download(raw / f"{name}.gz")
     if path != raw / name:
-        with _open(path) as unpacked:
-            _write(unpacked, raw / name)
+        write(raw / name, _unpack(path))
 
 
 def _download(archive):
-    """Download an archive and return its path; after one failure, do not try again."""
+    """Download an archive, verify it, and return its path; after one failure, do not try again."""
     if archive.parent in UNREACHABLE:
-        raise OSError("an earlier download failed; restart the kernel to try again")
+        raise ConnectionError("an earlier download failed; restart the kernel to try again")
     url = f"{SITE}/{archive.name}"
     try:
-        with urlopen(url, timeout=PATIENCE) as response:
-            _write(response, archive)
-        if _md5(archive) != MD5[archive.stem]:
-            raise OSError("the downloaded file is damaged")
-    except (OSError, RuntimeError, HTTPException) as error:
+        packed = _within(LONGEST, _get, url)
+        with gzip.open(io.BytesIO(packed)) as file:
+            if hashlib.md5(file.read(LARGEST)).hexdigest() != MD5[archive.stem]:
+                raise ValueError("the downloaded file is damaged")
+    except Exception as error:  # whatever a server may answer
         UNREACHABLE.add(archive.parent)
-        raise OSError(f"Error downloading {url}: {error}") from error
+        raise ConnectionError(f"Error downloading {url}: {error}") from error
+    write(archive, packed)
     return archive
 
 
-def _write(source, target):
-    """Copy an open file to a path, atomically."""
-    part = target.with_name(f"{target.name}.part")
+def _get(url):
+    """Return the content at an address."""
+    with urlopen(url, timeout=PATIENCE) as response:
+        content = response.read(LARGEST)
+    if len(content) == LARGEST:
+        raise OSError(f"the answer has {LARGEST:,} bytes or more")
+    return content
+
+
+def _within(seconds, function, argument):
+    """Return what a function returns, unless that takes too long.
+
+    The function is then left to a thread that ends with this process: a server that sends one byte
+    now and then is never silent for long.
+    """
+    result = Future()
+
+    def run():
+        try:
+            result.set_result(function(argument))
+        except Exception as error:
+            result.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
     try:
-        with part.open("wb") as file:
-            shutil.copyfileobj(source, file)
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
+        return result.result(seconds)
+    except TimeoutError:
+        if result.done():  # the function itself waited in vain
+            raise
+        raise TimeoutError(f"no end after {seconds} seconds") from None
 
 
-def _open(path):
-    """Open a file to read its bytes, and unpack an archive on the way."""
-    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
+def _unpack(path):
+    """Return the content of a file, packed or not, up to the size of the largest."""
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        return file.read(LARGEST)
 
 
 def _md5(path):
@@ -176,8 +221,7 @@ def _md5(path):
     if not os.path.isfile(path):  # also false in a folder that we may not read
         return None
     try:
-        with _open(path) as file:
-            return hashlib.file_digest(file, "md5").hexdigest()
+        return hashlib.md5(_unpack(path)).hexdigest()
     except (EOFError, gzip.BadGzipFile, zlib.error):
         return "of a damaged archive"
 

@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from cnnlib._atomic import write
 from cnnlib.measure.machine import device_type, environment_info
 
 _MACHINE = ("device", "cpu", "cores", "threads")  # the hardware that distinguishes machines
@@ -89,8 +90,5 @@ def write_json(path: str | Path, record: object) -> None:
 
 def write_bytes(path: str | Path, contents: bytes) -> None:
     """Write a file, atomically, and create its folder."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(contents)
-    part.replace(path)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    write(path, contents)
