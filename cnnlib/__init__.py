@@ -11,8 +11,7 @@ data         Fashion-MNIST on the device, scenes made of it, the synthetic stand
 train        fit, evaluate, History, optimisers and schedules; preflight holds the first checks
 backend      device, precision, memory format, processes; progress holds the bar and the live curve
 plots        pictures of results and of architectures
-check        predictions and answers to exercises
 
-Two extras, which the core does not import: explore shows kernels that slide step by step, and
-measure compares training loops, networks and recipes.
+Three extras, which the core does not import: check answers predictions and exercises, explore shows
+kernels that slide step by step, and measure compares training loops, networks and recipes.
 """

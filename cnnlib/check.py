@@ -1,11 +1,25 @@
-"""Self-checks for the notebooks: they print a line or two and never fail on a wrong answer."""
+"""Self-checks for the notebooks: they print a line or two and never fail on a wrong answer.
 
+Nothing is kept unless you call `keep` once. Then `progress` shows what is done in all notebooks.
+"""
+
+import contextlib
+import io
+import math
+import sys
 import textwrap
 import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
+from cnnlib import _diary
+
 _LONGEST_VALUE = 80  # characters
+_MOST_VALUES = 1_000_000  # of a tensor that is converted to numbers
 _LONGEST_ERROR = 200
+_LONGEST_NUMBER = 4000  # digits; Python writes few more
 
 
 def prediction(guess: Any, actual: Any, hint: str = "", tolerance: float = 0) -> None:
@@ -19,10 +33,12 @@ def prediction(guess: Any, actual: Any, hint: str = "", tolerance: float = 0) ->
     """
     if _is_blank(guess):
         print("No prediction yet: write yours above, run that cell, then this one.")
-    elif _same(guess, actual, tolerance):
+        return
+    if right := _same(guess, actual, tolerance):
         print(f"Your prediction is right: {_show(actual)}.")
     else:
         print(f"You predicted {_show(guess)}; it is {_show(actual)}.{_hint(hint)}")
+    _note(sys._getframe(1), _show(guess), right)
 
 
 def answer(mine: Any, expected: Any, hint: str = "", tolerance: float = 0) -> None:
@@ -36,10 +52,12 @@ def answer(mine: Any, expected: Any, hint: str = "", tolerance: float = 0) -> No
     """
     if _is_blank(mine):
         print("Not answered yet.")
-    elif _same(mine, expected, tolerance):
+        return
+    if right := _same(mine, expected, tolerance):
         print("Correct.")
     else:
         print(f"Not yet: you have {_show(mine)} ({type(mine).__name__}).{_hint(hint)}")
+    _note(sys._getframe(1), _show(mine), right)
 
 
 def cases(function: Any, expected: list[tuple[tuple, Any]], hint: str = "") -> None:
@@ -55,29 +73,74 @@ def cases(function: Any, expected: list[tuple[tuple, Any]], hint: str = "") -> N
     """
     if not expected:
         raise ValueError("expected=[] must hold a case: try [((2, 3), 5)], as for a sum")
-    results = [None if _is_blank(function) else _result_of(function, args) for args, _ in expected]
-    if all(map(_is_blank, results)):
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        results = [
+            None if _is_blank(function) else _result_of(function, args) for args, _ in expected
+        ]
+    print(printed.getvalue(), end="")
+    if not all(map(_is_blank, results)):
+        verdict = _verdict(function, expected, results, hint)
+        print(verdict)
+        _note(sys._getframe(1), _name(function, "your function"), verdict.startswith("Correct"))
+    elif printed.getvalue():
+        print("Not yet: your function prints, but returns None. Write return in place of print.")
+    else:
         print("Not answered yet.")
-        return
-    name = getattr(function, "__name__", type(function).__name__)
+
+
+def keep() -> None:
+    """Keep from now on what you predict and answer, in every notebook of this folder.
+
+    The file `my_progress.json` beside the notebooks holds it. Nothing is sent anywhere. Delete the
+    file, and nothing is kept any longer.
+
+    Raises:
+        ValueError: This is not a notebook that Jupyter or VS Code has named, or its folder cannot
+            be written.
+    """
+    print(f"What you predict and answer is kept in {_diary.begin(sys._getframe(1))}.")
+
+
+def progress(folder: str | Path | None = None) -> None:
+    """Print for each notebook which predictions are made and which exercises are solved.
+
+    Args:
+        folder: The folder of the notebooks; None: that of the notebook that calls this.
+
+    Raises:
+        ValueError: Nothing has been kept, or the file is broken.
+    """
+    print(_diary.summary(folder))
+
+
+def _note(frame: FrameType, said: str, right: bool) -> None:
+    """Keep a guess or an answer, if the learner wants that; a fault is told and stops nothing."""
+    try:
+        _diary.note(frame, said, right)
+    except (OSError, ValueError) as error:
+        print(f"This was not kept: {error}")
+
+
+def _verdict(function, expected, results, hint):
+    """Return the sentence about a learner's function, from its result in each case."""
+    name = _name(function, type(function).__name__)
     for (args, right), result in zip(expected, results, strict=True):
         call = f"{name}({', '.join(_show(value) for value in args)})"
-        if isinstance(result, Exception):
+        if isinstance(result, Exception | SystemExit):
             error = textwrap.shorten(
                 "".join(traceback.format_exception_only(result)), _LONGEST_ERROR
             )
-            print(f"Not yet: {call} stops with {error}{_hint(hint)}")
-            return
+            return f"Not yet: {call} stops with {error}{_hint(hint)}"
         if not _same(result, right):
-            print(f"Not yet: {call} gives {_show(result)}, expected {_show(right)}.{_hint(hint)}")
-            return
-    print(f"Correct: all {len(expected)} cases.")
+            return f"Not yet: {call} gives {_show(result)}, expected {_show(right)}.{_hint(hint)}"
+    return f"Correct: all {len(expected)} cases." if len(expected) > 1 else "Correct."
 
 
 def _result_of(function, args):
     try:
         return function(*args)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return error
 
 
@@ -106,32 +169,51 @@ def _is_number(value):
 
 
 def _plain(value):
-    """Convert a tensor, an array or a NumPy number to Python lists and numbers."""
+    """Convert a tensor, an array or a NumPy number to lists and numbers, unless it is huge."""
     try:
-        return value.tolist()
+        return value.tolist() if math.prod(getattr(value, "shape", ())) <= _MOST_VALUES else value
     except Exception:  # most values have no such method, and a meta tensor has no data
         return value
 
 
-def _show(value):
+def _show(value: Any) -> str:
     """Write a value in one short line that is the same on every machine."""
-    text = _write(value)
-    return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 3] + "..."
+    text = ""
+    try:
+        for piece in _pieces(value):
+            text += piece
+            if len(text) > _LONGEST_VALUE:  # a list may be endless, or hold itself
+                return text[: _LONGEST_VALUE - 3] + "..."
+    except Exception:  # for example, of a list with an __iter__ of the learner
+        return f"<{type(value).__name__}>"
+    return text
 
 
-def _write(value):
+def _pieces(value: Any) -> Iterator[str]:
     value = _plain(value)
-    if isinstance(value, tuple):
-        items = ", ".join(_write(item) for item in value)
-        return f"({items},)" if len(value) == 1 else f"({items})"
-    if isinstance(value, list):
-        return f"[{', '.join(_write(item) for item in value)}]"
-    if isinstance(value, float):
-        return repr(round(value, 6))
-    if value is None or isinstance(value, (bool, int, str)):
-        return repr(value)
-    # A repr may contain an address.
-    return getattr(value, "__name__", f"<{type(value).__name__}>")
+    if isinstance(value, (tuple, list)):
+        before, after = "()" if isinstance(value, tuple) else "[]"
+        yield before
+        for i, item in enumerate(value):
+            yield ", " if i else ""
+            yield from _pieces(item)
+        yield "," + after if isinstance(value, tuple) and len(value) == 1 else after
+    elif isinstance(value, int) and abs(value) > 10**_LONGEST_NUMBER:
+        yield f"a number of about {math.log10(abs(value)):,.0f} digits"
+    elif isinstance(value, float):
+        yield repr(round(value, 6))
+    elif value is None or isinstance(value, (int, str)):
+        yield repr(value)
+    else:  # a repr may contain an address
+        yield _name(value, f"<{type(value).__name__}>")
+
+
+def _name(value: Any, otherwise: str) -> str:
+    """Return the name of a function or a class; of anything else, the other text."""
+    try:
+        return str(value.__name__)
+    except Exception:  # most values have no such name, and a learner's may raise
+        return otherwise
 
 
 def _hint(hint):

@@ -1,9 +1,17 @@
 """The self-checks: every branch by its exact words, and nothing a learner does raises."""
 
+import json
+import linecache
+import os
+import sys
+import time
+
 import numpy as np
 import pytest
 import torch
+from jupyter_client.manager import start_new_kernel
 
+from cnnlib import check
 from cnnlib.check import answer, cases, prediction
 
 
@@ -240,3 +248,250 @@ def test_cases_refuse_an_empty_list():
     message = r"^expected=\[\] must hold a case: try \[\(\(2, 3\), 5\)\], as for a sum$"
     with pytest.raises(ValueError, match=message):
         cases(size, [])
+
+
+def test_one_case_is_not_called_all_cases(said):
+    assert said(cases, size, SIZES[:1]) == "Correct.\n"
+
+
+def test_a_function_that_prints_has_not_answered(said):
+    def size(n, k):
+        print(n - k + 1)
+
+    told = "Not yet: your function prints, but returns None. Write return in place of print.\n"
+    assert said(cases, size, SIZES) == "24\n5\n1\n" + told
+
+
+def test_a_function_that_prints_and_returns_is_right(said):
+    def size(n, k):
+        print("n is", n)
+        return n - k + 1
+
+    assert said(cases, size, SIZES) == "n is 28\nn is 7\nn is 3\nCorrect: all 3 cases.\n"
+
+
+def test_a_function_that_exits_is_reported(said):
+    def size(n, k):
+        sys.exit("enough")
+
+    assert said(cases, size, SIZES) == "Not yet: size(28, 5) stops with SystemExit: enough\n"
+
+
+# What is too large, too deep, or raises when it is looked at
+
+
+def nested(depth):
+    value = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+def endless():
+    value = [1]
+    value.append(value)
+    return value
+
+
+@pytest.mark.parametrize(
+    ("mine", "shown"),
+    [
+        pytest.param(10**5000, "a number of about 5,000 digits (int)", id="5,000 digits"),
+        pytest.param(nested(10**5), "[" * 77 + "... (list)", id="deep"),
+        (endless(), ("[1, " * 20)[:77] + "... (list)"),
+        pytest.param(list(range(10**6)), None, id="long list"),
+    ],
+)
+def test_what_is_too_large_is_cut(said, mine, shown):
+    told = said(answer, mine, 24)
+    assert told == f"Not yet: you have {shown}.\n" if shown else len(told) < 120
+    assert said(answer, [mine], [24]).startswith("Not yet: you have [")
+    assert said(cases, lambda: mine, [((), 24)]).startswith("Not yet: <lambda>() gives ")
+
+
+class Nameless:
+    @property
+    def __name__(self):
+        raise RuntimeError("no name")
+
+
+class Itemless(list):
+    def __iter__(self):
+        raise RuntimeError("no items")
+
+
+def test_an_object_that_raises_when_it_is_looked_at(said):
+    assert said(answer, Nameless(), 24) == "Not yet: you have <Nameless> (Nameless).\n"
+    assert said(answer, Itemless([1]), 24) == "Not yet: you have <Itemless> (Itemless).\n"
+    assert said(cases, Nameless(), SIZES).startswith(
+        "Not yet: Nameless(28, 5) stops with TypeError"
+    )
+
+
+@pytest.mark.parametrize("right", [24, [0.0, 0.0], torch.zeros(3)])
+def test_a_huge_tensor_is_never_converted(said, monkeypatch, right):
+    huge = torch.zeros(1).expand(10_000, 10_000)  # takes 4 bytes
+    start = time.perf_counter()
+    assert said(answer, huge, right) == "Not yet: you have <Tensor> (Tensor).\n"
+    assert time.perf_counter() - start < 1
+
+
+# keep and progress
+
+
+CELLS = """\
+guess_size = None
+---
+check.prediction(guess_size, 24)
+check.prediction(guess_kernel, 24)
+---
+%matplotlib inline
+check.cases(size, [((28, 5), 24)])
+check.cases(size, [((7, 3), 5)])
+---
+half a cell (
+"""
+
+
+@pytest.fixture
+def course(tmp_path, monkeypatch):
+    """Return a folder with a lecture and a deeper notebook, and be in the lecture."""
+    (tmp_path / "deeper").mkdir()
+    for name in ("01_first", "deeper/01_more"):
+        cells = [{"cell_type": "code", "source": source} for source in CELLS.split("---\n")]
+        cells.insert(0, {"cell_type": "markdown", "source": "check.prediction(is_only_text, 1)"})
+        (tmp_path / f"{name}.ipynb").write_text(json.dumps({"cells": cells}), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JPY_SESSION_NAME", "notebooks/01_first.ipynb")
+    return tmp_path
+
+
+def run_cell(source, **names):
+    """Run a cell as a kernel does, which tells linecache its source."""
+    name = f"<cell {len(linecache.cache)}>"
+    linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
+    exec(compile(source, name, "exec"), {"check": check, **names})
+
+
+def table(capsys):
+    capsys.readouterr()
+    check.progress()
+    return capsys.readouterr().out.splitlines()
+
+
+def test_nothing_is_written_unless_wanted(course, capsys):
+    before = sorted(course.rglob("*"))
+    run_cell("check.prediction(guess_size, 24)", guess_size=24)
+    assert capsys.readouterr().out == "Your prediction is right: 24.\n"
+    assert sorted(course.rglob("*")) == before
+    with pytest.raises(ValueError, match=r"my_progress\.json must be there: try check\.keep\(\)"):
+        check.progress()
+
+
+def test_progress_of_all_notebooks(course, capsys, monkeypatch):
+    run_cell("check.keep()")
+    questions = "check.prediction(guess_size, 24)\ncheck.prediction(guess_kernel, 24)"
+    run_cell(questions, guess_size=24, guess_kernel=3)
+    run_cell("check.cases(size, [((28, 5), 24)])", size=None)
+    monkeypatch.setenv("JPY_SESSION_NAME", "deeper/01_more.ipynb")
+    monkeypatch.chdir("deeper")
+    run_cell("check.cases(\n    size,\n    [((28, 5), 24)],\n)", size=size)
+    assert table(capsys) == [
+        "notebook  predictions  exercises",
+        "01_first  ■▣ 2 of 2    □□ 0 of 2",
+        "01_more   □□ 0 of 2    ■□ 1 of 2",
+        "",
+        "■ right   ▣ not right yet   □ open",
+    ]
+    run_cell("check.prediction(guess_kernel, 24)", guess_kernel=24)
+    assert "□■ 1 of 2" in table(capsys)[2]
+    assert [path.name for path in course.glob("*progress*")] == ["my_progress.json"]
+
+
+def test_a_blank_does_not_erase_what_was_kept(course, capsys):
+    run_cell("check.keep()")
+    run_cell("check.prediction(guess_size, 24)", guess_size=24)
+    run_cell("check.prediction(guess_size, 24)", guess_size=None)
+    run_cell("check.keep()")
+    assert "■□ 1 of 2" in table(capsys)[1]
+
+
+def test_a_damaged_file_is_named_and_stops_no_check(course, capsys):
+    file = course / "my_progress.json"
+    for contents in ("", "{", "[]", '{"01_first": 3}', '{"01_first": {"x": {"right": "no"}}}'):
+        file.write_text(contents, encoding="utf-8")
+        run_cell("check.prediction(guess_size, 24)", guess_size=24)
+        told, fault = capsys.readouterr().out.splitlines()
+        assert told == "Your prediction is right: 24."
+        assert fault.startswith(f"This was not kept: {file} is damaged: try")
+        assert file.read_text(encoding="utf-8") == contents
+        for call in (check.progress, lambda: run_cell("check.keep()")):
+            with pytest.raises(ValueError, match="is damaged: try"):
+                call()
+
+
+def test_a_full_disk_leaves_the_file_as_it_was(course, capsys, monkeypatch):
+    run_cell("check.keep()")
+    run_cell("check.prediction(guess_size, 24)", guess_size=24)
+    before = (course / "my_progress.json").read_bytes()
+
+    def fsync(number):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fsync)
+        run_cell("check.prediction(guess_kernel, 24)", guess_kernel=24)
+    assert "This was not kept: [Errno 28] No space left on device" in capsys.readouterr().out
+    assert (course / "my_progress.json").read_bytes() == before
+    assert len(list(course.iterdir())) == 3
+
+
+def test_keep_refuses_a_folder_that_cannot_be_written(course, monkeypatch):
+    def fsync(number):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(ValueError, match="but Permission denied: try a copy of the notebooks"):
+        run_cell("check.keep()")
+
+
+def test_outside_a_notebook_nothing_is_kept(course, capsys, monkeypatch):
+    run_cell("check.keep()")
+    before = (course / "my_progress.json").read_bytes()
+    monkeypatch.delenv("JPY_SESSION_NAME")
+    run_cell("check.prediction(guess_size, 24)", guess_size=24)
+    assert (course / "my_progress.json").read_bytes() == before
+    with pytest.raises(ValueError, match="must be called in a notebook: try"):
+        run_cell("check.keep()")
+    vscode = {"__vsc_ipynb_file__": str(course / "01_first.ipynb")}
+    run_cell("check.prediction(guess_size, 24)", guess_size=24, **vscode)
+    assert "■□ 1 of 2" in table(capsys)[1]
+
+
+def test_a_notebook_that_is_damaged_is_named(course):
+    run_cell("check.keep()")
+    (course / "01_first.ipynb").write_text("{", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"01_first\.ipynb must be a notebook: try"):
+        check.progress()
+
+
+def test_a_real_kernel_keeps_over_a_restart(course):
+    manager, client = start_new_kernel(startup_timeout=60, cwd=str(course))
+    printed = []
+
+    def execute(source):
+        def hook(message):
+            printed.append(message["content"].get("text") or message["content"].get("evalue", ""))
+
+        client.execute_interactive(source, timeout=60, output_hook=hook)
+
+    try:
+        execute("from cnnlib import check\ncheck.keep()")
+        execute("guess_size = 24\ncheck.prediction(guess_size, 24)")
+        manager.restart_kernel(now=True)
+        client.wait_for_ready(timeout=60)
+        execute("from cnnlib import check\ncheck.progress()")
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+    assert "01_first  ■□ 1 of 2    □□ 0 of 2" in "".join(printed)
