@@ -3,8 +3,6 @@
 import json
 import random
 import re
-import shutil
-import subprocess
 from html import unescape
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from py_mini_racer import MiniRacer
 
+from chromium import open_page
 from cnnlib import arithmetic, explore
 from cnnlib.explore import page
 from cnnlib.explore.explorers import LARGEST, PIXELS, WEIGHTS
@@ -288,11 +287,8 @@ def test_pairs_and_fractions_reach_the_script():
 
 # In a browser
 
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
-
-DRIVER = """
-<script>
-const pages = [...document.querySelectorAll(".cnnlib-page")], found = {};
+HELPERS = """
+const pages = [...document.querySelectorAll(".cnnlib-page")];
 const at = (page, selector, i = 0) => pages[page].querySelectorAll(selector)[i];
 const cell = (page, grid, i) => at(page, `.${grid} [role=gridcell]`, i);
 const words = (page) => at(page, "output").textContent.replaceAll("\\u00a0", " ");
@@ -313,28 +309,16 @@ const type = (page, name, value) => {
   fire(input, "input");
 };
 const said = (page) => at(page, "[role=status]").innerText;
-%s
-document.body.insertAdjacentHTML("beforeend", `<pre id="found"></pre>`);
-const publish = () => { document.getElementById("found").textContent = JSON.stringify(found); };
-publish();
-</script>
 """
 
 
 def browse(folder, pages, script):
     """Open pages in a browser, run a script that fills `found`, and return that."""
-    if not BROWSER:
-        pytest.skip("no Chromium on this machine")
-    html = "".join(made._repr_html_() for made in pages) + DRIVER % script
-    path = folder / "page.html"
-    path.write_text(f'<!doctype html><meta charset="utf-8"><body>{html}</body>', encoding="utf-8")
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=9000"]
-    options += [f"--user-data-dir={folder / 'profile'}", "--dump-dom", path.as_uri()]
-    done = subprocess.run([BROWSER, *options], capture_output=True, text=True, timeout=120)
-    *_, found = re.findall(r'<pre id="found">(.*?)</pre>', done.stdout, re.DOTALL)
-    return json.loads(unescape(found))
+    html = "".join(made._repr_html_() for made in pages)
+    return open_page(folder, html, HELPERS + script)
 
 
+@pytest.mark.browser
 def test_a_player_plays_and_shows_what_is_pointed_at(tmp_path):
     window = explore.conv_steps(SQUARE, SMALL)
     scatter = explore.transposed_scatter_steps([[1, 2], [3, 4]], [[1, 2], [3, 4]])
@@ -392,6 +376,7 @@ def test_a_player_plays_and_shows_what_is_pointed_at(tmp_path):
     assert found["end"] == [f"step 4 of 4: {fourth}", "Play", "polite"]
 
 
+@pytest.mark.browser
 def test_explorers_follow_their_controls(tmp_path):
     script = """
     found.unread = [said(0), marked(0, "source", ".unused").length];

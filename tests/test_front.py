@@ -1,16 +1,12 @@
 """The interactive front: its numbers as a table, its refusals, and its script in a browser."""
 
-import json
 import re
-import shutil
-import subprocess
-from html import unescape
 
 import pytest
 
+from chromium import open_page
 from cnnlib.measure.front import Front, Point
 
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 POINTS = [
     Point("big", 0.9, 0.01, {"MACs": 3e8, "seconds": 0.02}),
     Point("small </script>", 0.8, 0.0, {"MACs": 2e6, "seconds": 0.03}),
@@ -35,10 +31,10 @@ def test_what_a_log_scale_cannot_show_is_refused():
             Front([Point("a", 0.5, 0.0, {"MACs": number})])
 
 
-@pytest.mark.skipif(not BROWSER, reason="no Chromium on this machine")
+@pytest.mark.browser
 def test_a_reader_chooses_the_cost_and_points_at_a_network(tmp_path):
-    script = """<script>
-    const root = document.querySelector(".cnnlib-front"), found = {};
+    script = """
+    const root = document.querySelector(".cnnlib-front");
     const look = () => ({
       front: [...root.querySelectorAll("g.on")].map((g) => g.querySelector("text").textContent),
       all: root.querySelectorAll("g").length,
@@ -50,17 +46,8 @@ def test_a_reader_chooses_the_cost_and_points_at_a_network(tmp_path):
     choice.value = "seconds";
     choice.dispatchEvent(new Event("change"));
     found.seconds = look();
-    document.body.insertAdjacentHTML("beforeend", `<pre id="found"></pre>`);
-    document.getElementById("found").textContent = JSON.stringify(found);
-    </script>"""
-    path = tmp_path / "page.html"
-    page = Front(POINTS)._repr_html_() + script
-    path.write_text(f'<!doctype html><meta charset="utf-8"><body>{page}</body>', encoding="utf-8")
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]
-    options += [f"--user-data-dir={tmp_path / 'profile'}", path.as_uri()]
-    done = subprocess.run([BROWSER, *options], capture_output=True, text=True, timeout=120)
-    *_, text = re.findall(r'<pre id="found">(.*?)</pre>', done.stdout, re.DOTALL)
-    found = json.loads(unescape(text))
+    """
+    found = open_page(tmp_path, Front(POINTS)._repr_html_(), script)
     assert found["macs"] == {"front": ["small </script>", "big"], "all": 3}
     assert found["seconds"] == {"front": ["big"], "all": 2}
     assert found["said"] == (
