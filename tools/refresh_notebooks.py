@@ -50,9 +50,10 @@ MACHINE_PATH = re.compile(r"/(?:root|home|Users|tmp|work|usr|opt|var)/|[A-Z]:\\"
 
 
 def all_notebooks():
-    """Return the paths of the course's notebooks, in their order."""
+    """Return the paths of the course's notebooks, in their order; the index is none of them."""
     paths = NOTEBOOKS.rglob("*.ipynb")
-    return sorted(path for path in paths if ".ipynb_checkpoints" not in path.parts)
+    hidden = {".ipynb_checkpoints", "00_index.ipynb"}
+    return sorted(path for path in paths if not hidden & {*path.parts})
 
 
 def run(notebook, folder):

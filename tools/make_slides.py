@@ -1,0 +1,113 @@
+"""Make slides of notebooks, one file per notebook, which needs no network.
+
+uv run --group docs python tools/make_slides.py                            the lectures
+uv run --group docs python tools/make_slides.py notebooks/05_resnet.ipynb
+
+The slides show the core path. Left out are exercises and sources, cells that only import or
+prepare, the code of folded cells, and the checks of predictions, so no question is answered.
+"""
+
+import argparse
+import ast
+import importlib.util
+import re
+import sys
+from pathlib import Path
+
+import latex2mathml.converter
+import nbformat
+from nbconvert import HTMLExporter
+from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+from pygments.formatters import HtmlFormatter
+
+ROOT = Path(__file__).parent.parent
+HERE = Path(__file__).parent / "slides"
+LEFT_OUT = ("Exercises", "Sources")
+HEADING = re.compile(r"^(?=#{1,3} )", flags=re.MULTILINE)
+CODE_STYLE = "a11y-high-contrast-light"
+
+
+class Renderer(IPythonRenderer):
+    """Markdown as HTML, with formulas as MathML, which browsers draw without a script."""
+
+    def inline_math(self, body):
+        return latex2mathml.converter.convert(body)
+
+    def block_math(self, body):
+        return f"<p>{latex2mathml.converter.convert(body, display='block')}</p>"
+
+
+def to_html(source):
+    """Return Markdown as HTML."""
+    renderer = Renderer(escape=False, exclude_anchor_links=True)
+    return MarkdownWithMath(renderer=renderer).render(source)
+
+
+def core_path(cells):
+    """Yield the cells of the slides; of a Markdown cell, the part under each heading by itself."""
+    wanted = True
+    for cell in cells:
+        if cell.cell_type == "markdown":
+            for part in HEADING.split(cell.source):
+                if part.startswith("## "):
+                    wanted = not any(room in part.splitlines()[0] for room in LEFT_OUT)
+                if wanted and part.strip():
+                    yield nbformat.v4.new_markdown_cell(part)
+        elif wanted and cell.outputs and "check." not in cell.source:
+            cell.metadata["transient"] = {"remove_source": _is_folded(cell)}
+            yield cell
+        elif wanted and not cell.outputs and not _is_folded(cell) and _defines(cell):
+            yield cell
+
+
+def _is_folded(cell):
+    return cell.metadata.get("jupyter", {}).get("source_hidden", False)
+
+
+def _defines(cell):
+    """Return whether a cell defines a class or a function."""
+    kinds = (ast.ClassDef, ast.FunctionDef)
+    return any(isinstance(node, kinds) for node in ast.parse(cell.source).body)
+
+
+def reveal():
+    """Return the script and the style of reveal.js, which comes with sphinx-revealjs."""
+    package = Path(importlib.util.find_spec("sphinx_revealjs").origin).parent
+    folder = package / "_static" / "revealjs" / "dist"
+    script, style = ((folder / f"reveal.{kind}").read_text("utf-8") for kind in ("js", "css"))
+    # The players on the slides have controls of their own.
+    return script, re.sub(r"\.controls(?![\w-])", ".controls:not(.slides *)", style)
+
+
+def make(path):
+    """Return the slides of a notebook as one HTML page."""
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells = list(core_path(notebook.cells))
+    script, style = reveal()
+    code = HtmlFormatter(style=CODE_STYLE).get_style_defs(".highlight")
+    own = {name: (HERE / name).read_text(encoding="utf-8") for name in ("slides.css", "slides.js")}
+    resources = {
+        "title": notebook.cells[0].source.splitlines()[0].lstrip("# "),
+        "css": f"{style}\n{code}\n{own['slides.css']}",
+        "reveal": script,
+        "script": own["slides.js"],
+    }
+    exporter = HTMLExporter(extra_template_basedirs=[str(HERE.parent)], template_name="slides")
+    exporter.register_filter("markdown2html", to_html)
+    return exporter.from_notebook_node(notebook, resources)[0]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("notebooks", nargs="*", type=Path, help="default: the lectures")
+    parser.add_argument("--folder", type=Path, default=ROOT / "slides", help="default: slides")
+    arguments = parser.parse_args()
+    arguments.folder.mkdir(exist_ok=True)
+    for path in arguments.notebooks or sorted((ROOT / "notebooks").glob("0[1-9]_*.ipynb")):
+        deck = arguments.folder / f"{path.stem}.html"
+        deck.write_text(make(path), encoding="utf-8")
+        print(deck)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
