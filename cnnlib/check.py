@@ -5,6 +5,7 @@ Nothing is kept unless you call `keep` once. Then `progress` shows what is done 
 
 import contextlib
 import io
+import linecache
 import math
 import sys
 import textwrap
@@ -33,6 +34,9 @@ def prediction(guess: Any, actual: Any, hint: str = "", tolerance: float = 0) ->
     """
     if _is_blank(guess):
         print("No prediction yet: write yours above, run that cell, then this one.")
+        return
+    if (wrote := _kind(guess)) != (asked := _kind(actual)):
+        print(f"You wrote {wrote}, and the answer is {asked}: write one above, and run both cells.")
         return
     if right := _same(guess, actual, tolerance):
         print(f"Your prediction is right: {_show(actual)}.")
@@ -73,6 +77,9 @@ def cases(function: Any, expected: list[tuple[tuple, Any]], hint: str = "") -> N
     """
     if not expected:
         raise ValueError("expected=[] must hold a case: try [((2, 3), 5)], as for a sum")
+    if not _is_blank(function) and not callable(function):
+        print(f"Not yet: what you wrote is {_kind(function)}, and must be a function or a class.")
+        return
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         results = [
@@ -164,6 +171,18 @@ def _same(mine, right, tolerance=0):
         return False
 
 
+def _kind(value):
+    """Return in words what kind of value this is."""
+    value = _plain(value)
+    if isinstance(value, bool):
+        return "True or False"
+    if isinstance(value, (tuple, list)):
+        return "a list or tuple"
+    if isinstance(value, str):
+        return "a text"
+    return "a number" if _is_number(value) else f"a value of type {type(value).__name__}"
+
+
 def _is_number(value):
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
@@ -218,3 +237,17 @@ def _name(value: Any, otherwise: str) -> str:
 
 def _hint(hint):
     return f"\nHint: {hint}" if hint else ""
+
+
+def _tell_what_is_missing(shell, kind, error, trace, tb_offset=None):
+    """Answer a name that is missing where a cell calls a check; else show the error as usual."""
+    frame = traceback.extract_tb(trace)[-1]
+    cell = "".join(linecache.getlines(frame.filename))
+    if frame.name == "<module>" and "check." in cell:
+        print(f"Not yet: {error}. Write it under this name, run that cell, then this one.")
+    else:
+        shell.showtraceback((kind, error, trace), tb_offset=tb_offset)
+
+
+if "IPython" in sys.modules and (notebook := sys.modules["IPython"].get_ipython()):
+    notebook.set_custom_exc((NameError,), _tell_what_is_missing)

@@ -9,6 +9,8 @@ import time
 import numpy as np
 import pytest
 import torch
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.utils.capture import capture_output
 from jupyter_client.manager import start_new_kernel
 
 from cnnlib import check
@@ -53,6 +55,21 @@ def test_prediction_wrong(said):
     with_hint = "You predicted 26; it is 24.\nHint: Each side loses k // 2.\n"
     assert said(prediction, 26, 24, "Each side loses k // 2.") == with_hint
     assert said(prediction, "grows", "shrinks") == "You predicted 'grows'; it is 'shrinks'.\n"
+
+
+@pytest.mark.parametrize(
+    ("guess", "kind"),
+    [
+        ("24", "a text"),
+        ([24], "a list or tuple"),
+        (torch.tensor([24]), "a list or tuple"),
+        (True, "True or False"),
+        ({24}, "a value of type set"),
+    ],
+)
+def test_a_prediction_of_the_wrong_kind_does_not_reveal_the_answer(said, guess, kind):
+    words = f"You wrote {kind}, and the answer is a number: write one above, and run both cells.\n"
+    assert said(prediction, guess, 24, "unused") == words
 
 
 # answer
@@ -144,7 +161,8 @@ class Awkward:
 
 def test_no_object_of_the_learner_raises(said):
     assert said(answer, Awkward(), 24) == "Not yet: you have <Awkward> (Awkward).\n"
-    assert said(prediction, Awkward(), 24) == "You predicted <Awkward>; it is 24.\n"
+    words = "You wrote a value of type Awkward, and the answer is a number: "
+    assert said(prediction, Awkward(), 24).startswith(words)
     wrong = "Not yet: <lambda>(1) gives <Awkward>, expected 24.\n"
     assert said(cases, lambda x: Awkward(), [((1,), 24)]) == wrong
 
@@ -224,8 +242,28 @@ def test_an_error_without_words(said):
 
 
 def test_what_is_no_function_is_reported(said):
-    stopped = "Not yet: int(28, 5) stops with TypeError: 'int' object is not callable\n"
-    assert said(cases, 24, SIZES) == stopped
+    words = "Not yet: what you wrote is a number, and must be a function or a class.\n"
+    assert said(cases, 24, SIZES) == words
+
+
+def test_a_missing_name_gets_a_sentence_in_a_notebook():
+    shell = InteractiveShell.instance()
+    try:
+        with capture_output() as captured:
+            shell.run_cell(
+                "import importlib\nfrom cnnlib import check\n_ = importlib.reload(check)"
+            )
+            failed = shell.run_cell("check.cases(\n    my_size, [((28, 5), 24)]\n)")
+            shell.run_cell("my_size + 1")
+        assert isinstance(failed.error_in_exec, NameError)  # so that Run All stops here
+        said, traceback = captured.stdout.split("\n", 1)
+        assert said == (
+            "Not yet: name 'my_size' is not defined. "
+            "Write it under this name, run that cell, then this one."
+        )
+        assert "Traceback (most recent call last)" in traceback
+    finally:
+        InteractiveShell.clear_instance()
 
 
 def test_the_stop_button_still_stops():
@@ -323,8 +361,8 @@ class Itemless(list):
 def test_an_object_that_raises_when_it_is_looked_at(said):
     assert said(answer, Nameless(), 24) == "Not yet: you have <Nameless> (Nameless).\n"
     assert said(answer, Itemless([1]), 24) == "Not yet: you have <Itemless> (Itemless).\n"
-    assert said(cases, Nameless(), SIZES).startswith(
-        "Not yet: Nameless(28, 5) stops with TypeError"
+    assert said(cases, Nameless(), SIZES) == (
+        "Not yet: what you wrote is a value of type Nameless, and must be a function or a class.\n"
     )
 
 
