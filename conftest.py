@@ -22,11 +22,12 @@ def pytest_addoption(parser, pluginmanager):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config):
-    """Let nbval compare every output, and give up on a cell after five minutes."""
+    """Register the mark of pyproject.toml, and let nbval compare every output."""
+    config.addinivalue_line("markers", "slow: takes more than 5 seconds; left out unless asked for")
     if config.pluginmanager.has_plugin("nbval.plugin"):
         config.option.nbval = True
         config.option.nbval_sanitize_with = str(config.rootpath / "tests" / "sanitize.cfg")
-        config.option.nbval_cell_timeout = 300
+        config.option.nbval_cell_timeout = 300  # seconds
 
 
 @pytest.hookimpl(optionalhook=True)

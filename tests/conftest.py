@@ -18,7 +18,6 @@ def pytest_configure(config):
     """Register the marks of these tests."""
     config.addinivalue_line("markers", "cuda: needs a CUDA device; every other test hides it")
     config.addinivalue_line("markers", "browser: needs Chromium")
-    config.addinivalue_line("markers", "slow: takes more than 5 seconds; left out unless asked for")
 
 
 def pytest_collection_modifyitems(items):
