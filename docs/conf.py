@@ -1,16 +1,40 @@
 """The course as a site that needs no server and no network, from the committed notebooks.
 
 uv run --group docs sphinx-build docs site
+
+GITHUB_REPOSITORY=owner/name, which GitHub sets where it builds the site, adds to every notebook the
+links that run it on Binder or Colab.
 """
 
-import base64
+import os
 import shutil
+import sys
 from pathlib import Path
 
 import latex2mathml.converter
 import nbformat
 
 DOCS = Path(__file__).parent
+REPOSITORY = os.environ.get("GITHUB_REPOSITORY")
+
+sys.path.insert(0, str(DOCS.parent))
+from tools.make_index import first_picture  # noqa: E402
+
+RUN_IT = """\
+:::{{dropdown}} Run this notebook
+On [your own machine](https://github.com/{repository}#readme), on
+[Binder](https://mybinder.org/v2/gh/{repository}/main?labpath=notebooks/{page}), or on
+[Colab](https://colab.research.google.com/github/{repository}/blob/main/notebooks/{page}).
+On Colab, insert these lines as the first cell and run them. If Colab asks you to restart the
+session, do so, and run them again.
+
+```
+!git clone --depth 1 https://github.com/{repository}.git cnnlib-course
+%pip install --quiet ./cnnlib-course
+%cd cnnlib-course/notebooks/{folder}
+```
+:::
+"""
 
 
 def copy_notebooks():
@@ -20,17 +44,24 @@ def copy_notebooks():
     shutil.copytree(
         DOCS.parent / "notebooks",
         DOCS / "notebooks",
-        ignore=shutil.ignore_patterns(".ipynb_checkpoints"),
+        ignore=shutil.ignore_patterns(".ipynb_checkpoints", "00_index.ipynb"),
     )
     (DOCS / "pictures").mkdir()
     for path in (DOCS / "notebooks").glob("*.ipynb"):
-        outputs = [
-            output.get("data", {})
-            for cell in nbformat.read(path, as_version=4).cells
-            for output in cell.get("outputs", [])
-        ]
-        picture = next(data["image/png"] for data in outputs if "image/png" in data)
-        (DOCS / "pictures" / f"{path.stem}.png").write_bytes(base64.b64decode(picture))
+        (DOCS / "pictures" / f"{path.stem}.png").write_bytes(first_picture(path)[0])
+    if REPOSITORY:
+        for path in (DOCS / "notebooks").rglob("*.ipynb"):
+            say_where_it_runs(path)
+
+
+def say_where_it_runs(path):
+    """Insert the links below the first cell of the copy of a notebook."""
+    page = path.relative_to(DOCS / "notebooks").as_posix()
+    folder = page.removesuffix(path.name)
+    text = RUN_IT.format(repository=REPOSITORY, page=page, folder=folder)
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells.insert(1, nbformat.v4.new_markdown_cell(text))
+    nbformat.write(notebook, path)
 
 
 copy_notebooks()
