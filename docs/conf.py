@@ -95,6 +95,7 @@ html_title = project
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_show_sourcelink = False
+html_show_search_summary = False  # it would be fetched, which needs a server
 html_context = {"default_mode": "auto"}
 html_theme_options = {
     "use_download_button": True,
