@@ -83,7 +83,7 @@ def test_every_slider_of_an_explorer_moves_numbers_and_picture(lab, number):
     names = explorer.locator("label").all_inner_texts()
     for name in ["size", "kernel", "stride", "padding", "dilation"]:
         assert name in names
-        text, pixels = numbers.inner_text(), picture.screenshot()
+        text, pixels = numbers.text_content(), picture.screenshot()
         explorer.get_by_role("slider", name=name, exact=True).press("ArrowRight")
         expect(numbers).not_to_have_text(text)
         assert picture.screenshot() != pixels
