@@ -1,9 +1,13 @@
-"""Checks of counts, seeds, sizes and devices: each refusal says what to type."""
+"""Checks of counts, numbers, seeds, sizes, devices and tensors: each refusal says what to type."""
 
-from numbers import Integral
+import math
+from numbers import Integral, Real
 from typing import Any
 
 import torch
+
+MOST_PIXELS = 4096  # of a side
+_LARGEST = 1e300  # no number of ours comes near it, and a float holds it
 
 
 def check_count(
@@ -17,15 +21,39 @@ def check_count(
     return int(value)
 
 
+def check_number(
+    name: str, value: Any, *, usual: float, least: float | None = None, below: float = math.inf
+) -> float:
+    """Return a finite number as a float: above 0, or of at least `least`, and below a limit."""
+    is_real = isinstance(value, Real) and not isinstance(value, bool)
+    in_range = is_real and -_LARGEST < value < min(below, _LARGEST)
+    if not in_range or (value <= 0 if least is None else value < least):
+        rule = "above 0" if least is None else f"of at least {least:g}"
+        limit = f" and below {below:g}" if below < math.inf else ""
+        raise ValueError(
+            f"{name}={value!r} must be a finite number {rule}{limit}: try {name}={usual:g}"
+        )
+    return float(value)
+
+
+def check_flags(**flags: Any) -> None:
+    """Refuse anything but True and False, such as "no", which Python takes for true."""
+    for name, flag in flags.items():
+        if not isinstance(flag, bool):
+            raise ValueError(f"{name}={flag!r} must be True or False: try {name}=True")
+
+
 def check_device(device: Any) -> torch.device:
     """Return the device, or for None a GPU if there is one; it must be able to hold data."""
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
+        if isinstance(device, bool):
+            raise TypeError("a bool is no device, though torch takes it as a number")
         empty = torch.empty(0, device=device)
         empty.cpu()  # which the device "meta" cannot do
         return empty.device
-    except (AssertionError, RuntimeError, TypeError) as error:
+    except (AssertionError, OverflowError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(
             f"device={str(device)!r} must be a device of this machine: try device='cpu'"
         ) from error
@@ -34,9 +62,10 @@ def check_device(device: Any) -> torch.device:
 def check_image_size(size: Any) -> tuple[int, int]:
     """Return a size in pixels, given as one side or as (height, width), as (height, width)."""
     sides = size if isinstance(size, tuple | list) else (size, size)
-    if len(sides) != 2 or not all(_is_whole(side) and side >= 1 for side in sides):
+    if len(sides) != 2 or not all(_is_whole(side) and 1 <= side <= MOST_PIXELS for side in sides):
         raise ValueError(
-            f"size={size!r} must be a number of pixels from 1, or (height, width): try size=28"
+            f"size={size!r} must be a number of pixels from 1 to {MOST_PIXELS:,}, or "
+            "(height, width): try size=28"
         )
     return int(sides[0]), int(sides[1])
 

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
+from cnnlib._checks import check_device, check_flags
+
 WORTHWHILE_GAIN = 1.5  # the speedup that justifies bfloat16's rounding
 EVALUATION_FACTOR = 4  # evaluation keeps no activations, so batches can be larger
 GPU_STEPS_BETWEEN_READS = 50
@@ -158,7 +160,8 @@ def choose_backend(
         graph: Whether a step may be captured as a CUDA graph, given a CUDA device and one process.
 
     Raises:
-        ValueError: The precision, or CNNLIB_PRECISION, is not one of the three.
+        ValueError: The precision, or CNNLIB_PRECISION, is not one of the three, or the device is
+            not one of this machine.
     """
     is_auto, name = precision == "auto", "precision"
     if is_auto and os.environ.get("CNNLIB_PRECISION"):
@@ -167,7 +170,8 @@ def choose_backend(
         raise ValueError(
             f"{name}={precision!r} must be 'auto', 'bf16' or 'fp32': try {name}='auto'"
         )
-    device = torch.device(device)
+    device = check_device(device)
+    check_flags(graph=graph)
     rank, world_size = 0, 1
     if dist.is_available() and dist.is_initialized():
         rank, world_size = dist.get_rank(), dist.get_world_size()

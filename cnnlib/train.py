@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR
 
 from cnnlib import preflight, progress
 from cnnlib._checkpoint import Checkpoint
+from cnnlib._checks import check_flags, check_number
 from cnnlib.backend import Backend, choose_backend
 
 if TYPE_CHECKING:
@@ -53,9 +54,9 @@ def sgd(
     parameters: Iterable[Tensor], lr: float, momentum: float = 0.9, **settings: Any
 ) -> Optimizer:
     """Build the default optimiser, SGD with momentum; other settings go to torch unchanged."""
-    if not 0 <= momentum < 1:
-        raise ValueError(f"momentum={momentum!r} must be at least 0 and below 1: try momentum=0.9")
-    parameters = list(parameters)
+    lr = check_number("lr", lr, usual=0.05)
+    momentum = check_number("momentum", momentum, least=0, below=1, usual=0.9)
+    parameters = preflight.check_parameters(parameters)
     fused = all(p.device.type in ("cpu", "cuda") for p in parameters)
     optimizer = SGD(parameters, lr, momentum, fused=fused, **settings)
     if momentum:
@@ -71,12 +72,14 @@ def nesterov(parameters: Iterable[Tensor], lr: float) -> Optimizer:
 
 def adamw(parameters: Iterable[Tensor], lr: float) -> Optimizer:
     """Build Adam with decoupled weight decay, the most forgiving optimiser."""
-    parameters = list(parameters)
+    lr = check_number("lr", lr, usual=0.001)
+    parameters = preflight.check_parameters(parameters)
     return AdamW(parameters, lr, fused=True, capturable=all(p.is_cuda for p in parameters))
 
 
 def constant(optimizer: Optimizer, steps: int) -> LRScheduler:
     """Build the default schedule: a constant learning rate."""
+    preflight.check_steps(optimizer, steps)
     return ConstantLR(optimizer, factor=1.0)
 
 
@@ -88,6 +91,7 @@ def one_cycle(optimizer: Optimizer, steps: int) -> LRScheduler:
     Departures:
         The momentum is not cycled.
     """
+    steps = preflight.check_steps(optimizer, steps)
     highest = optimizer.param_groups[0]["lr"]
     return OneCycleLR(optimizer, highest, total_steps=steps, cycle_momentum=False)
 
@@ -150,16 +154,21 @@ def fit(
             it carries the History so far as its attribute `history`.
     """
     preflight.check_network(net)
-    preflight.check_recipe(data, epochs, lr, seed, checkpoint)
+    preflight.check_data(data)
+    preflight.check_recipe(epochs, lr, seed, checkpoint)
     preflight.check_functions(optimizer, schedule, loss)
+    check_flags(graph=graph, plot=plot)
     epochs, lr, seed = int(epochs), float(lr), int(seed)  # they may be numbers of NumPy
     backend = choose_backend(data.device, precision, graph)
     batches = backend.shard(data.train)
     backend = preflight.check_training(net, data, backend, loss)
     model = backend.parallel(backend.to_device(net))
     optim = preflight.build("optimizer", optimizer or sgd, net.parameters(), lr)
-    scheduler = preflight.build("schedule", schedule or constant, optim, epochs * len(batches))
-    criterion = preflight.checked_loss(loss) if loss else F.cross_entropy
+    preflight.check_optimizer(optim, net)
+    steps = epochs * len(batches)
+    scheduler = preflight.build("schedule", schedule or constant, optim, steps)
+    preflight.check_schedule(scheduler, optim, steps)
+    criterion = preflight.checked_loss(loss or F.cross_entropy)
     torch.manual_seed(seed + backend.rank)
 
     def step(images, labels):
@@ -242,7 +251,7 @@ def evaluate(
     preflight.check_functions(loss=loss)
     backend = choose_backend(batches.device, precision)
     backend = preflight.check_evaluation(net, batches, backend)
-    criterion = preflight.checked_loss(loss) if loss else F.cross_entropy
+    criterion = preflight.checked_loss(loss or F.cross_entropy)
     return _measure(net, batches, criterion, backend)
 
 
@@ -258,6 +267,7 @@ def _measure(net, batches, loss, backend):
         for images, labels in backend.shard_for_evaluation(batches):
             with backend.autocast():
                 outputs = net(backend.to_memory_format(images))
+                preflight.check_scores_alone(net, outputs)
                 total_loss += loss(outputs, labels) * len(labels)
             classes = outputs.shape[1]
             cells = labels.flatten() * classes + outputs.argmax(1).flatten()
@@ -273,19 +283,26 @@ def gradient_norms(net: nn.Module, images: Tensor, labels: Tensor) -> list[float
     training mode, without gradients.
 
     Raises:
-        ValueError: No convolution is larger than 1x1.
+        ValueError: No convolution is larger than 1x1, or one is frozen or not used, or the network
+            does not fit the batch.
     """
+    preflight.check_network(net)
     weights = [
         module.weight
         for module in net.modules()
         if isinstance(module, nn.Conv2d) and module.kernel_size != (1, 1)
     ]
-    if not weights:
+    if not weights or not all(weight.requires_grad for weight in weights):
         raise ValueError(
-            f"net={type(net).__name__} has no convolution larger than 1x1: try a network with one"
+            f"net={type(net).__name__} must have convolutions larger than 1x1, none of them "
+            "frozen: try a network with one, or net.requires_grad_(True)"
         )
+    preflight.check_batch(net, images, labels)
     loss = F.cross_entropy(net.train()(images), labels)
-    return [gradient.norm().item() for gradient in torch.autograd.grad(loss, weights)]
+    gradients = torch.autograd.grad(loss, weights, allow_unused=True)
+    if any(gradient is None for gradient in gradients):
+        raise ValueError(f"net={type(net).__name__} must use all of its convolutions in forward")
+    return [gradient.norm().item() for gradient in gradients]
 
 
 @dataclass(frozen=True)
@@ -468,7 +485,7 @@ class History:
 
         if len(self.rows) > 1:
             return plots.training_curves(self.rows)
-        return plots.loss_curve(self.losses, self.recipe["batches"])
+        return plots.loss_curve(self.losses, self.recipe.get("batches", 1))
 
     def __repr__(self):
         head = [line for line in (self.banner, self.title) if line]

@@ -244,7 +244,10 @@ def test_an_empty_folder_that_cannot_be_written_is_named(nowhere, monkeypatch, c
     write_only_below([], monkeypatch)
     assert fashion_mnist(train=10, test=10, root=nowhere).source == "synthetic stand-in"
     raw = nowhere / "FashionMNIST" / "raw"
-    assert f"downloaded: {raw} cannot be written (read-only file system). The search" in capsys.readouterr().out
+    assert (
+        f"downloaded: {raw} cannot be written (read-only file system). The search"
+        in capsys.readouterr().out
+    )
 
 
 def test_a_name_too_long_is_said(nowhere, capsys):
@@ -676,12 +679,12 @@ def test_each_garment_resembles_its_own_kind_most():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"batch_size": 0}, "batch_size=0 must be a whole number from 1: try batch_size=128"),
+        ({"batch_size": 0}, "batch_size=0 must be a whole number from 1 to 1,000,000: try"),
         ({"batch_size": 2.5}, r"batch_size=2\.5 must be a whole number"),
         ({"train": 0}, r"train=0 must be a whole number from 1 to 60,000: try train=128"),
         ({"train": 60_001}, "train=60001 must be a whole number from 1 to 60,000"),
         ({"test": -1}, "test=-1 must be a whole number from 1 to 10,000"),
-        ({"size": 0}, r"size=0 must be a number of pixels from 1, or .*: try size=28"),
+        ({"size": 0}, r"size=0 must be a number of pixels from 1 to 4,096, or .*: try size=28"),
         ({"size": (28, 0)}, r"size=\(28, 0\) must be"),
         ({"size": (1, 28, 28)}, r"size=\(1, 28, 28\) must be"),
         ({"size": 2.5}, r"size=2\.5 must be"),

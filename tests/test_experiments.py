@@ -458,10 +458,10 @@ def test_a_result_that_json_cannot_hold(result, message):
 
 def test_an_experiment_that_cannot_be():
     with pytest.raises(ValueError, match="name='a b' must be letters, digits and _: try"):
-        Experiment("a b", job=print, variants={}, plans={})
+        Experiment("a b", job=print, variants={"one": 1}, plans={})
     with pytest.raises(ValueError, match="plans\\['huge'\\] must be one of"):
-        Experiment("a", job=print, variants={}, plans={"huge": Plan(seeds=1)})
-    quick = Experiment("a", job=print, variants={}, plans={"quick": Plan(seeds=1)})
+        Experiment("a", job=print, variants={"one": 1}, plans={"huge": Plan(seeds=1)})
+    quick = Experiment("a", job=print, variants={"one": 1}, plans={"quick": Plan(seeds=1)})
     with pytest.raises(
         ValueError, match=r"budget='full' must be one with a plan: try one of \['quick'"
     ):

@@ -90,7 +90,7 @@ def test_condition_curves_draw_the_mean_of_the_seeds_with_a_band_and_a_label_at_
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("pixels", "accuracy")
 
 
-@pytest.mark.parametrize("runs", [{}, {"a": [[1.0], [1.0, 2.0]]}])
+@pytest.mark.parametrize("runs", [{"a": [[1.0], [1.0, 2.0]]}, {"a": [[1.0]], "b": [[1.0, 2.0]]}])
 def test_condition_curves_refuse_runs_of_several_lengths(runs):
     with pytest.raises(ValueError, match="one length"):
         figures.condition_curves(runs, "pixels")

@@ -218,10 +218,10 @@ def test_image_grid_forgives_rounding():
         (np.zeros((4, 2, 8, 8)), {}, "images has shape (4, 2, 8, 8): it must be N x H x W"),
         (np.zeros((201, 2, 2)), {}, "images has 201 entries: draw at most 200"),
         (np.array([[[-0.5, 2.0]]]), {}, "images has values from -0.5 to 2: "),
-        (np.array([[[0.0, np.nan]]]), {}, "images has values from nan to nan: "),
+        (np.array([[[0.0, np.nan]]]), {}, "images must be finite, but one is nan"),
         (np.array([[[0, 255]]]), {}, "bytes must have dtype uint8"),
         (np.zeros((3, 8, 8)), {"titles": ["a", "b"]}, "titles has 2 entries for 3 images"),
-        (np.zeros((3, 8, 8)), {"columns": 0}, "columns=0 must be at least 1"),
+        (np.zeros((3, 8, 8)), {"columns": 0}, "columns=0 must be a whole number from 1"),
     ],
 )
 def test_image_grid_refusals(images, arguments, message):
@@ -389,7 +389,7 @@ def test_loss_curve_counts_in_epochs():
 
 @pytest.mark.parametrize(
     ("losses", "batches", "message"),
-    [([], 2, "losses is empty"), ([1.0], 0, "batches=0 must be at least 1")],
+    [([], 2, "losses is empty"), ([1.0], 0, "batches=0 must be a whole number")],
 )
 def test_loss_curve_refusals(losses, batches, message):
     with refuses(message):
@@ -422,7 +422,7 @@ def test_confusion_matrix_separates_thousands():
         (np.zeros((0, 0)), "matrix has shape (0, 0)"),
         (np.eye(3) / 2, "matrix must hold counts"),
         (-np.eye(3), "matrix must hold counts"),
-        (np.full((3, 3), np.nan), "matrix must hold counts"),
+        (np.full((3, 3), np.nan), "matrix must be finite"),
         (np.eye(2), "classes has 3 names for 2 rows"),
     ],
 )
@@ -460,11 +460,11 @@ def test_misclassified_says_that_nothing_is_wrong():
     [
         ({"images": np.zeros((0, 4, 4))}, "images is empty"),
         ({"labels": [0]}, "labels has shape (1,) for 2 images"),
-        ({"predictions": np.zeros((2, 3))}, "predictions has shape (2, 3) for 2 images"),
+        ({"predictions": np.zeros((2, 3), int)}, "predictions has shape (2, 3) for 2 images"),
         ({"predictions": [0, 3]}, "predictions has indices from 0 to 3 for 3 classes"),
         ({"labels": [-1, 0]}, "labels has indices from -1 to 0 for 3 classes"),
-        ({"rows": 0}, "rows=0 must be at least 1"),
-        ({"columns": 0}, "columns=0 must be at least 1"),
+        ({"rows": 0}, "rows=0 must be a whole number from 1"),
+        ({"columns": 0}, "columns=0 must be a whole number from 1"),
     ],
 )
 def test_misclassified_refusals(arguments, message):

@@ -197,6 +197,24 @@ def test_a_network_that_asks_for_numbers_trains():
     fit(AsksForNumbers(), ToyData(), 1, 0.05, precision="bf16")
 
 
+def test_a_look_at_a_network_that_asks_for_numbers_changes_nothing():
+    class Net(Viewing):
+        def __init__(self):
+            super().__init__()
+            self.norm, self.drop = nn.BatchNorm2d(1), nn.Dropout()
+
+        def forward(self, x):
+            return super().forward(self.drop(self.norm(x)) * (x.sum().item() > 0))
+
+    net = Net()
+    before, random = copy.deepcopy(net.state_dict()), torch.get_rng_state()
+    _, scores = choose_memory_format(net, (1, 4, 4), choose_backend("cpu", "fp32"))
+    assert scores.shape == (2, 4)
+    assert scores.device.type == "cpu"
+    assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
+    assert torch.equal(random, torch.get_rng_state())
+
+
 def test_hooks_see_the_training_and_nothing_else():
     net, calls = Viewing(), []
     net.conv.register_forward_hook(lambda module, args, output: calls.append(len(output)))

@@ -279,7 +279,10 @@ def test_the_colour_blind_can_tell_the_classes_apart(sight):
         ({"train": 0}, "train=0 must be a whole number from 1"),
         ({"test": 1.5}, r"test=1\.5 must be a whole number from 1"),
         ({"batch_size": 0}, "batch_size=0 must be a whole number from 1"),
-        ({"garments": True}, "garments=True must be a whole number from 1: try garments=4"),
+        (
+            {"garments": True},
+            "garments=True must be a whole number from 1 to 1,000: try garments=4",
+        ),
         ({"seed": 2**70}, f"seed={2**70} must be from "),
     ],
 )

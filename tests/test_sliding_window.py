@@ -310,7 +310,7 @@ def test_drawings_are_the_same_file_whatever_the_style():
         (lambda: explore.conv_steps(SQUARE, [1, 2]), "kernel has shape (2,): try one channel"),
         (
             lambda: explore.conv_steps([[np.inf, 1]], [[1]]),
-            "input has infinite or undefined entries",
+            "input must be finite, but one is",
         ),
         (
             lambda: explore.conv_steps(np.ones((13, 12)), [[1]]),

@@ -527,7 +527,7 @@ def test_nothing_is_read_back_batch_by_batch(monkeypatch):
 @pytest.mark.parametrize(
     ("epochs", "lr", "message"),
     [
-        (0, 0.1, "epochs=0 must be a whole number from 1: try"),
+        (0, 0.1, "epochs=0 must be a whole number from 1 to 1,000,000: try"),
         (1.5, 0.1, r"epochs=1\.5 must be"),
         (True, 0.1, "epochs=True must be"),
         (1, 0, "lr=0 must be a finite number above 0: try"),
@@ -622,7 +622,9 @@ def test_functions_that_give_something_else_are_refused(arguments, message):
 
 @pytest.mark.parametrize("momentum", [-0.1, 1, math.nan])
 def test_a_momentum_outside_0_to_1_is_refused(momentum):
-    with pytest.raises(ValueError, match=r"momentum=.* must be at least 0 and below 1: try mom"):
+    with pytest.raises(
+        ValueError, match=r"momentum=.* a finite number of at least 0 and below 1: try mom"
+    ):
         train.sgd(make_net().parameters(), 0.1, momentum)
 
 
@@ -708,7 +710,9 @@ def test_gradient_norms_by_hand():
 
 def test_gradient_norms_want_a_convolution():
     data = ToyData()
-    with pytest.raises(ValueError, match="net=Sequential has no convolution larger than 1x1: try"):
+    with pytest.raises(
+        ValueError, match=r"net=Sequential must have convolutions larger than 1x1, .*: try"
+    ):
         gradient_norms(make_net(), data.test.images, data.test.labels)
 
 

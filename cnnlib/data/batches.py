@@ -9,12 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cnnlib._checks import check_count, check_seed
+from cnnlib._checks import check_count, check_flags, check_image_size, check_seed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SYNTHETIC = "synthetic stand-in"
+LARGEST_BATCH = 1_000_000  # images
 BANNER = (
     "!!! SYNTHETIC STAND-IN, NOT FASHION-MNIST: that is not here and could not be downloaded.\n"
     "!!! Numbers from these pictures say nothing about the real data. See CNNLIB_DATA in README.md."
@@ -38,6 +39,9 @@ class Batches:
         shuffle: Whether each epoch has its own order.
         seed: Sets the order of every epoch.
         transforms: Functions that change each batch of images in turn, such as `random_flip`.
+
+    Raises:
+        ValueError: An argument is of the wrong kind or shape.
     """
 
     images: Tensor
@@ -49,6 +53,35 @@ class Batches:
     transforms: tuple[Callable[[Tensor], Tensor], ...] = ()
     _shard: tuple[int, int] = (0, 1)  # index and number of shards
     _epochs: int = field(default=0, init=False)  # begun so far; a copy starts again
+
+    def __post_init__(self):
+        """Check the arguments."""
+        images, labels = self.images, self.labels
+        is_bytes = isinstance(images, Tensor) and images.dtype == torch.uint8
+        if not is_bytes or images.ndim != 4 or not images.numel():
+            raise ValueError(
+                f"images of {_kind(images)} must be bytes (count, C, h, w): try a tensor of dtype "
+                "uint8, from 0 to 255"
+            )
+        self.size = check_image_size(self.size)
+        shapes = (images.shape[:1], (*images.shape[:1], *self.size))
+        if (
+            not isinstance(labels, Tensor)
+            or labels.dtype != torch.int64
+            or labels.shape not in shapes
+        ):
+            raise ValueError(
+                f"labels of {_kind(labels)} must be int64 of shape {tuple(shapes[0])}, or "
+                f"{shapes[1]} for label maps: try labels.long()"
+            )
+        self.batch_size = check_count("batch_size", self.batch_size, LARGEST_BATCH)
+        check_flags(shuffle=self.shuffle)
+        self.seed = check_seed(self.seed)
+        if not isinstance(self.transforms, tuple | list) or not all(map(_changes, self.transforms)):
+            raise ValueError(
+                f"transforms={self.transforms!r} must be functions from images to images: try "
+                "data.with_transforms(random_flip)"
+            )
 
     @property
     def device(self) -> torch.device:
@@ -95,11 +128,19 @@ class Batches:
     def _batch(self, chosen):
         images, labels = self.take(chosen)
         for transform in self.transforms:
-            images = transform(images)
+            images = _transformed(transform, images)
         return images, labels
 
     def take(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the images with these indices, resized and not transformed, and their labels."""
+        """Return the images with these indices, resized and not transformed, and their labels.
+
+        Raises:
+            ValueError: The indices are not a tensor of integers in one dimension.
+        """
+        if not isinstance(chosen, Tensor) or chosen.dtype != torch.int64 or chosen.ndim != 1:
+            raise ValueError(
+                f"chosen of {_kind(chosen)} must be indices in one dimension: try torch.arange(8)"
+            )
         images = self.images[chosen].float()
         if images.shape[-2:] != self.size:
             images = F.interpolate(images, self.size, mode="bilinear", antialias=True)
@@ -108,7 +149,7 @@ class Batches:
 
     def rebatch(self, batch_size: int) -> "Batches":
         """Return the same images in batches of another size."""
-        return replace(self, batch_size=check_count("batch_size", batch_size))
+        return replace(self, batch_size=batch_size)
 
     def shard(self, index: int, num_shards: int) -> "Batches":
         """Return shard `index`, from 0, of `num_shards` equal shards of each batch.
@@ -127,6 +168,35 @@ class Batches:
         first, step = self._shard
         shard = (first + step * index, step * num_shards)
         return replace(self, batch_size=batch_size, _shard=shard)
+
+
+def _kind(value):
+    """Return the type of a value, and the shape of a tensor, as text."""
+    return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else repr(type(value))
+
+
+def _changes(transform):
+    """Return whether a transform can be called; a class, such as nn.Dropout, only builds one."""
+    return callable(transform) and not isinstance(transform, type)
+
+
+def _transformed(transform, images):
+    """Return what a transform makes of a batch of images, which must be such a batch again."""
+    name = getattr(transform, "__name__", type(transform).__name__)
+    try:
+        changed = transform(images)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"transform={name} must take a batch of images {tuple(images.shape)}, but it fails: "
+            f"{error}. Try random_flip"
+        ) from error
+    same = isinstance(changed, Tensor) and changed.shape == images.shape
+    if not same or changed.dtype != images.dtype:
+        raise ValueError(
+            f"transform={name} must return a batch as it takes it, {_kind(images)}, but it returns "
+            f"{_kind(changed)}: try random_flip"
+        )
+    return changed
 
 
 @dataclass(frozen=True, repr=False)

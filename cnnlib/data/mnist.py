@@ -8,7 +8,7 @@ from torch import Tensor
 from cnnlib._checks import check_count, check_device, check_image_size, check_seed
 from cnnlib.data import synthetic
 from cnnlib.data._files import fetch, read
-from cnnlib.data.batches import SYNTHETIC, Batches, Data
+from cnnlib.data.batches import LARGEST_BATCH, SYNTHETIC, Batches, Data
 
 FASHION_MNIST = "Fashion-MNIST"
 CLASSES = (
@@ -48,7 +48,7 @@ def fashion_mnist(
         ValueError: A size, a count or the seed is out of range, or the root is not a folder.
     """
     size = check_image_size(size)
-    batch_size = check_count("batch_size", batch_size)
+    batch_size = check_count("batch_size", batch_size, LARGEST_BATCH)
     counts = {}
     for split, count in {"train": train, "test": test}.items():
         most = COUNTS[split]

@@ -12,6 +12,7 @@ from cnnlib.data.mnist import COUNTS, fashion_mnist
 
 GARMENT = 28  # pixels, the side of a garment's image
 FAINTEST = 9  # grey level of 255: darker pixels of a garment's image count as background
+MOST_PIXELS = 2**30  # of all scenes; they and their label maps take nine bytes per pixel
 CLOUDS = 5  # blobs along a side of the background
 BRIGHTEST = 120  # grey level of a cloud, of 255; garments have darker and brighter pixels
 
@@ -52,8 +53,9 @@ def fashion_scenes(
         raise ValueError(
             f"size={size} must have room for a garment of {GARMENT}x{GARMENT} pixels: try size=64"
         )
-    scenes = {"train": check_count("train", train), "test": check_count("test", test)}
-    garments = check_count("garments", garments, usual=4)
+    most = max(1, MOST_PIXELS // (size[0] * size[1]))
+    scenes = {"train": check_count("train", train, most), "test": check_count("test", test, most)}
+    garments = check_count("garments", garments, 1000, usual=4)
     pool = {split: min(COUNTS[split], count * garments) for split, count in scenes.items()}
     single = fashion_mnist(GARMENT, batch_size, **pool, device=device, root=root, seed=seed)
     batches = {}

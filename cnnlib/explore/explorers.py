@@ -4,6 +4,8 @@ If no layer takes the hyperparameters, or a picture would be too large to read, 
 instead.
 """
 
+from numbers import Integral
+
 import numpy as np
 
 from cnnlib._checks import check_count
@@ -13,6 +15,7 @@ from cnnlib.explore.sliding_window import MAX_SIDE, conv_steps, transposed_scatt
 
 LARGEST = 512  # pixels
 LONGEST = 99  # pixels of a field, as in page.js
+MOST = 1_000_000  # of any hyperparameter
 ROWS, COLUMNS = np.ogrid[:LARGEST, :LARGEST]
 PIXELS = (1 + 5 * ROWS**2 + 3 * COLUMNS**2 + 7 * ROWS * COLUMNS) % 13 % 6  # no visible pattern
 WEIGHTS = (ROWS**2 + 3 * COLUMNS**2 + 5 * ROWS * COLUMNS + 2 * ROWS) % 7 % 4 - 1
@@ -50,14 +53,21 @@ def dilation_explorer(rates: tuple[int, ...] = (1, 2, 5), kernel: int = 3) -> Pa
     """Explore a stack of dilated convolutions: its field, the HDC rule, and what it never reads.
 
     The controls start with these rates (the dilation of each layer, input first) and this kernel.
+
+    Raises:
+        ValueError: The rates or the kernel are not whole numbers, or too large.
     """
-    stack, listed = hdc(rates, kernel), ", ".join(map(str, rates))
+    kernel = check_count("kernel", kernel, LARGEST, usual=3)
+    if not isinstance(rates, tuple | list) or not 1 <= len(rates) <= LARGEST:
+        raise ValueError(f"rates={rates!r} must list a rate for each layer: try rates=(1, 2, 5)")
+    rates = tuple(check_count("rate", rate, usual=1) for rate in rates)
+    listed, field = ", ".join(map(str, rates)), 1 + (kernel - 1) * sum(rates)
     title = f"Dilation explorer: rates {listed}, kernel {kernel}"
-    counted = f"{len(stack.holes)} of {stack.receptive_field} positions are holes"
-    if stack.receptive_field > LONGEST:
-        width = f"field={stack.receptive_field} pixels must be at most {LONGEST} to be shown"
+    if field > LONGEST:  # known before anything is counted
+        width = f"field={field} pixels must be at most {LONGEST} to be shown"
         static = f"<p>{width}: try smaller rates</p>"
     else:
+        counted = f"{len(hdc(rates, kernel).holes)} of {field} positions are holes"
         paths = np.array([contributions(rates, kernel)])
         static = table(f"{title}: {counted}. Paths from each position to the output:", paths)
     return Page(title, static, {"kind": "dilation", "values": {"rates": listed, "kernel": kernel}})
@@ -65,6 +75,11 @@ def dilation_explorer(rates: tuple[int, ...] = (1, 2, 5), kernel: int = 3) -> Pa
 
 def _sliding_page(title, kind, steps, size, kernel, options):
     """Return a page whose static form is the first step, or the reason why there is none."""
+    for name, value in {"size": size, "kernel": kernel, **options}.items():
+        if not isinstance(value, Integral | float) or isinstance(value, bool):
+            raise ValueError(f"{name}={value!r} must be a whole number: try {name}=1")
+        if not abs(value) <= MOST:
+            raise ValueError(f"{name}={value!r} must be at most {MOST:,}: try {name}=1")
     try:
         check_count("size", size, LARGEST, usual=7)
         check_count("kernel", kernel, LARGEST, usual=3)

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from cnnlib.arithmetic import conv_size, conv_transpose_size
 from cnnlib.explore.page import Page, player
 from cnnlib.explore.stills import draw_steps
-from cnnlib.plots.figures import as_array
+from cnnlib.plots._inputs import check_numbers
 
 MAX_STEPS = 144
 MAX_SIDE = 24  # cells; smaller ones would be illegible
@@ -263,11 +263,9 @@ def _pair(value):
 
 
 def _matrix(name, values):
-    values = as_array(values).astype(float)
+    values = check_numbers(name, values).astype(float)
     if values.ndim != 2:
         raise ValueError(f"{name} has shape {values.shape}: try one channel, (height, width)")
-    if not np.isfinite(values).all():
-        raise ValueError(f"{name} has infinite or undefined entries: try small numbers")
     return values
 
 

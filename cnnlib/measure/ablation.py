@@ -13,6 +13,7 @@ from cnnlib._checks import check_count
 from cnnlib.data import Data, random_crop, random_flip
 from cnnlib.measure.machine import environment_info
 from cnnlib.measure.records import load_previous, write_json
+from cnnlib.preflight import check_data
 from cnnlib.trace import count_parameters
 from cnnlib.train import History, fit, nesterov, one_cycle
 
@@ -50,6 +51,7 @@ def train_best(
     Raises:
         ValueError: There is no such ingredient.
     """
+    check_data(data)
     if without not in (None, *INGREDIENTS):
         raise ValueError(f"without={without!r} must be None or one of {INGREDIENTS}: try 'flip'")
     transforms = [transform for name, transform in _TRANSFORMS.items() if name != without]
@@ -103,10 +105,17 @@ def ablate(
     Raises:
         ValueError: There is no such ingredient, or held_out leaves no images to train on.
     """
-    if unknown := set(left_out) - set(INGREDIENTS):
-        raise ValueError(f"left_out={unknown.pop()!r} must be one of {INGREDIENTS}: try 'flip'")
+    check_data(data)
+    if not callable(build) or isinstance(build, nn.Module):
+        raise ValueError(
+            f"build={build!r} must be a function that builds a network: try cnnlib.models.lenet"
+        )
+    if isinstance(left_out, str) or not isinstance(left_out, Sequence):
+        raise ValueError(f"left_out={left_out!r} must be ingredients in a list: try ['flip']")
+    if unknown := [part for part in left_out if part not in INGREDIENTS]:
+        raise ValueError(f"left_out={unknown[0]!r} must be one of {INGREDIENTS}: try 'flip'")
     seeds = check_count("seeds", seeds, usual=3)
-    if held_out:
+    if held_out != 0:
         most = len(data.train.labels) - 1
         data = data.hold_out(check_count("held_out", held_out, most, usual=-(-most // 10)))
     recipe = {
@@ -140,7 +149,15 @@ def ablate(
 
 
 def table(record: dict) -> str:
-    """Return a record as text: what was left out, mean, standard deviation and change."""
+    """Return a record as text: what was left out, mean, standard deviation and change.
+
+    Raises:
+        ValueError: The record has no run of the whole recipe.
+    """
+    if not isinstance(record, dict) or not record.get("accuracies", {}).get("nothing"):
+        raise ValueError(
+            f"record={record!r} must have a run of the whole recipe: try ablate(...)[0]"
+        )
     whole = statistics.mean(record["accuracies"]["nothing"])
     lines = ["left out         seeds    mean     std   change"]
     for name, runs in record["accuracies"].items():

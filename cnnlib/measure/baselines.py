@@ -10,8 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cnnlib._checks import check_count
 from cnnlib.data import Batches, Data
 from cnnlib.measure.machine import quiet
+from cnnlib.preflight import check_data
 from cnnlib.train import Metrics, adamw, evaluate, fit, one_cycle
 
 _LR = 0.01  # of 0.001 to 0.1, the best for both on 6,000 held-out images of Fashion-MNIST
@@ -46,6 +48,7 @@ def baselines(
     Raises:
         ValueError: The MACs do not allow one hidden unit.
     """
+    check_data(data)
     data = data.with_transforms()
     classes = len(data.classes)
     if data.has_label_maps:
@@ -89,6 +92,8 @@ def mlp(data: Data, macs: int) -> nn.Sequential:
     Raises:
         ValueError: There are too few for one hidden unit.
     """
+    check_data(data)
+    macs = check_count("macs", macs, usual=200_000)
     pixels, classes = math.prod(data.shape), len(data.classes)
     hidden = macs // (pixels + classes)
     if hidden < 1:

@@ -12,6 +12,7 @@ import statistics
 import struct
 import tempfile
 from dataclasses import asdict, dataclass
+from numbers import Integral
 from pathlib import Path
 
 import torch
@@ -21,7 +22,7 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import FashionMNIST
 
-from cnnlib._checks import check_count
+from cnnlib._checks import check_count, check_seed
 from cnnlib.backend import choose_backend
 from cnnlib.data import Batches, Data, fashion_mnist
 from cnnlib.measure.machine import (
@@ -33,7 +34,7 @@ from cnnlib.measure.machine import (
     repeated_batch,
     timed,
 )
-from cnnlib.measure.records import load_previous, write_json
+from cnnlib.measure.records import load_previous, make_folder, write_json
 from cnnlib.models import MODELS
 from cnnlib.trace import count_parameters, trace
 from cnnlib.train import evaluate, fit, sgd
@@ -92,18 +93,25 @@ def bench(
         ValueError: There are too few batches (d2l's loop plots five times per epoch), or d2l is not
             installed.
     """
-    if batches is not None and not 5 <= batches <= 200:
-        raise ValueError(f"batches={batches} must be from 5 to 200, or None for all: try batches=5")
+    if batches is not None and (not isinstance(batches, Integral) or not 5 <= batches <= 200):
+        raise ValueError(
+            f"batches={batches!r} must be from 5 to 200, or None for all: try batches=5"
+        )
     if against == "d2l" and importlib.util.find_spec("d2l") is None:
         raise ValueError(
             "against='d2l' needs d2l 1.0.3, which is not installed: try pip install --no-deps "
             "d2l==1.0.3, and pip install pandas requests scipy"
         )
-    if against not in _LOOPS:
+    if against not in list(_LOOPS):
         raise ValueError(f"against={against!r} must be one of {list(_LOOPS)}: try 'strong'")
-    if isinstance(names, str) or any(name not in MODELS for name in names):
+    listed = isinstance(names, list | tuple) and len(names) > 0
+    if not listed or any(name not in list(MODELS) for name in names):
         raise ValueError(f"names={names!r} must be names of models, in a list: try ['lenet']")
+    if pixels := [name for name in names if MODELS[name].family == "segmentation"]:
+        raise ValueError(f"names: {pixels[0]!r} must classify images, not pixels: try ['lenet']")
     rounds = check_count("rounds", rounds, usual=3)
+    epochs, seed = check_count("epochs", epochs, usual=1), check_seed(seed)
+    make_folder(folder)
     device = device_type()
     peaks = {str(d).removeprefix("torch."): measure_matmul_flops(device, d) for d in DTYPES}
     settings = {"epochs": epochs, "batches": batches, "seed": seed}

@@ -18,6 +18,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field, fields
+from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,6 +26,7 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor
 
+from cnnlib._checks import check_count
 from cnnlib.measure.records import read_json, this_machine
 from cnnlib.train import budget as current_budget
 
@@ -38,10 +40,13 @@ class Plan(SimpleNamespace):
     Args:
         seeds: Runs of each variant, with the seeds 0, 1, ... A record may get more of them later.
         settings: What JSON can hold. A record with other settings is stale.
+
+    Raises:
+        ValueError: The seeds are not a whole number from 1.
     """
 
     def __init__(self, seeds: int, **settings: Any):
-        super().__init__(seeds=seeds, **settings)
+        super().__init__(seeds=check_count("seeds", seeds, 1000, usual=5), **settings)
 
 
 @dataclass
@@ -67,7 +72,14 @@ class Record:
     machines: list[dict] = field(default_factory=list)
 
     def values(self, name: str) -> dict[str, list]:
-        """Return what was found under a name: for each variant, the value of every seed."""
+        """Return what was found under a name: for each variant, the value of every seed.
+
+        Raises:
+            ValueError: A run has found nothing under this name.
+        """
+        for run in chain(*self.runs.values()):
+            if name not in list(run["result"]):
+                raise ValueError(f"name={name!r} must be one of {list(run['result'])}")
         return {
             variant: [run["result"][name] for run in runs] for variant, runs in self.runs.items()
         }
@@ -105,7 +117,8 @@ class Experiment:
         plans: A Plan for each of "quick", "study" and "full" at which it runs.
 
     Raises:
-        ValueError: The name is none for a file, or there is no such budget.
+        ValueError: The name is none for a file, there is no such budget, or an argument is of the
+            wrong kind.
     """
 
     name: str
@@ -117,8 +130,17 @@ class Experiment:
     source: str = field(default="", init=False)  # and the code that this depends on
 
     def __post_init__(self):
-        if not re.fullmatch(r"\w+", self.name):
+        if not isinstance(self.name, str) or not re.fullmatch(r"\w+", self.name):
             raise ValueError(f"name={self.name!r} must be letters, digits and _: try name='depth'")
+        if not callable(self.job):
+            raise ValueError(
+                f"job={self.job!r} must be a function (variant, seed, plan, checkpoint) that "
+                "returns a dictionary"
+            )
+        _check_names("variants", self.variants)
+        _check_names("plans", self.plans)
+        if wrong := [name for name, plan in self.plans.items() if not isinstance(plan, Plan)]:
+            raise ValueError(f"plans[{wrong[0]!r}] must be a Plan: try Plan(seeds=5, epochs=2)")
         if unknown := set(self.plans) - set(_BUDGETS):
             raise ValueError(f"plans[{unknown.pop()!r}] must be one of {_BUDGETS}: try 'study'")
 
@@ -154,7 +176,17 @@ class Experiment:
         with _raising_interrupts():
             result = self.job(self.variants[variant], seed, self.plans[record.budget], checkpoint)
         seconds = None if resumed else round(time.perf_counter() - start, 3)
-        state = result.pop("weights", None) if isinstance(result, dict) else None
+        if not isinstance(result, dict):
+            raise ValueError(
+                f"the job of {self.name!r} must return a dictionary, not {type(result).__name__}: "
+                'try return {"accuracy": history.last.test_accuracy}'
+            )
+        state = result.pop("weights", None) or {}
+        if not isinstance(state, dict) or not all(isinstance(x, Tensor) for x in state.values()):
+            raise ValueError(
+                f"the weights that the job of {self.name!r} returns must be a dictionary of "
+                "tensors: try net.state_dict()"
+            )
         try:
             result = _as_json(result)
         except (TypeError, ValueError) as error:
@@ -182,6 +214,7 @@ class Experiment:
         Raises:
             ValueError: There is none, or it is broken or stale.
         """
+        self._new_record(budget)  # refuses a budget without a plan
         return self.load(budget, _find_record(self.name, budget, folder).parent)
 
     def weights(
@@ -198,7 +231,7 @@ class Experiment:
             ValueError: There is no such variant or no record, or the file is not the one that was
                 written with it.
         """
-        if variant not in self.variants:
+        if variant not in list(self.variants):
             raise ValueError(f"variant={variant!r} must be one of {list(self.variants)}")
         self.record(budget, folder)
         return recorded_weights(self.name, variant, budget, folder)
@@ -235,7 +268,7 @@ class Experiment:
 
     def _new_record(self, budget):
         """Return the Record of this experiment before its first run."""
-        if budget not in self.plans:
+        if budget not in list(self.plans):
             raise ValueError(
                 f"budget={budget!r} must be one with a plan: try one of {list(self.plans)}"
             )
@@ -278,6 +311,8 @@ def recorded_weights(
 
 def _find_record(name: str, budget: str, folder: str | Path) -> Path:
     """Return the file that holds the record of an experiment."""
+    if not isinstance(folder, str | Path):
+        raise ValueError(f"folder={folder!r} must be the name of a folder: try folder='results'")
     for place in _PLACES:
         path = Path(place, folder, f"{name}_{budget}.json")
         if path.exists():
@@ -291,15 +326,40 @@ def _find_record(name: str, budget: str, folder: str | Path) -> Path:
 def _read_record(path: Path) -> Record:
     """Return what a file holds as a record, which may be stale."""
     found = read_json(path)
-    if not isinstance(found, dict) or found.keys() != {each.name for each in fields(Record)}:
+    if not _is_record(found):
         raise ValueError(f"{path} must hold a record, and it does not: move it away")
     return Record(**found)
+
+
+def _is_record(found: Any) -> bool:
+    """Return whether what a file holds has the fields of a Record, with runs in lists."""
+    if not isinstance(found, dict) or found.keys() != {each.name for each in fields(Record)}:
+        return False
+    runs: list[Any] = list(found["runs"].values()) if isinstance(found["runs"], dict) else [None]
+    return (
+        all(isinstance(of_variant, list) for of_variant in runs)
+        and all(
+            isinstance(run, dict) and isinstance(run.get("result"), dict) for run in chain(*runs)
+        )
+        and isinstance(found["machines"], list)
+        and isinstance(found["source"], str)
+    )
 
 
 def _weights_path(record: Path, variant: str) -> Path:
     """Return where the weights of a variant are, beside the record of its experiment."""
     end = re.sub(r"\W+", "_", variant).strip("_")
     return record.with_name(f"{record.stem}_{end}.safetensors")
+
+
+def _check_names(name: str, values: Any) -> None:
+    """Refuse anything that is not a dictionary from names to something."""
+    if not isinstance(values, Mapping) or not all(isinstance(key, str) for key in values):
+        raise ValueError(
+            f"{name}={values!r} must be a dictionary from names: try {name}={{'first': ...}}"
+        )
+    if not values:
+        raise ValueError(f"{name} is empty: pass at least one")
 
 
 def _as_json(value: Any) -> Any:
@@ -309,7 +369,9 @@ def _as_json(value: Any) -> Any:
 
 def _parse(source: str) -> str:
     """Return code in a form that does not depend on its layout, nor on who wrote it down."""
-    return ast.dump(ast.parse(source))
+    with contextlib.suppress(SyntaxError):  # in a file that somebody has edited
+        return ast.dump(ast.parse(source))
+    return ""
 
 
 @contextlib.contextmanager

@@ -1,13 +1,19 @@
 """Pictures of measurements: quality over cost, recipes, and the roofline of a machine."""
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import cycle
+from numbers import Real
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from cnnlib._checks import check_number
+from cnnlib.plots._inputs import check_labelled, check_numbers
 from cnnlib.plots.figures import BLUE, GREY, MARKERS, PALETTE, VERMILION, house_style, spaced
+
+_WIDEST = 99  # pixels of a field whose counts can be read
 
 
 @house_style
@@ -31,7 +37,12 @@ def trade_off(
         ValueError: There is no point, a log scale cannot show a number, or the front has an unknown
             name.
     """
-    _check_points(points, positive=2 if log else 1)
+    _check_points(points, length=3, positive=2 if log else 1)
+    for name, (_, _, std) in points.items():
+        if not isinstance(std, Real) or std < 0 or std == math.inf:
+            raise ValueError(
+                f"points[{name!r}] must end with a standard deviation, which {std!r} is not: try 0"
+            )
     if unknown := [name for name in front if name not in points]:
         raise ValueError(f"front={front!r} must name points: there is no {unknown[0]!r}")
     figure = Figure(figsize=(12, 6), layout="constrained")
@@ -57,9 +68,11 @@ def roofline(points: Mapping[str, tuple[float, float]], peak: float, bandwidth: 
         bandwidth: Bytes per second that its memory moves.
 
     Raises:
-        ValueError: There is no point, or a log scale cannot show a number.
+        ValueError: There is no point, a log scale cannot show a number, or a limit is not above 0.
     """
-    _check_points(points, positive=2)
+    _check_points(points, length=2, positive=2)
+    peak = check_number("peak", peak, usual=1e12)
+    bandwidth = check_number("bandwidth", bandwidth, usual=1e11)
     figure = Figure(figsize=(12, 6), layout="constrained")
     axes = figure.subplots()
     ridge = peak / bandwidth
@@ -93,6 +106,11 @@ def recipe_panels(
     Raises:
         ValueError: There is no panel, or the recipes differ.
     """
+    check_labelled("panels", panels)
+    for title, runs_of in panels.items():
+        check_labelled(f"panels[{title!r}]", runs_of)
+        for name, runs in runs_of.items():
+            check_numbers(f"panels[{title!r}][{name!r}]", runs, ndim=1)
     names = [list(runs_of) for runs_of in panels.values()]
     if not names or any(other != names[0] for other in names):
         raise ValueError(f"panels={names} must all have the same recipes: try one panel")
@@ -131,7 +149,10 @@ def condition_curves(
     Raises:
         ValueError: There is no run, or the runs have different numbers of conditions.
     """
-    lengths = {len(numbers) for seeds in runs.values() for numbers in seeds}
+    check_labelled("runs", runs)
+    lengths = {
+        check_numbers(f"runs[{label!r}]", seeds, ndim=2).shape[1] for label, seeds in runs.items()
+    }
     if len(lengths) != 1:
         raise ValueError(f"runs={dict(runs)!r} must have lists of one length: try one label")
     figure = Figure(figsize=(9, 4.6), layout="constrained")
@@ -164,10 +185,16 @@ def path_maps(rows: Mapping[str, Sequence[int]]) -> Figure:
             counts them. In two dimensions they multiply.
 
     Raises:
-        ValueError: There is no map.
+        ValueError: There is no map, or a row is no row of counts or too long to read.
     """
-    if not rows:
-        raise ValueError("rows is empty: pass at least one")
+    check_labelled("rows", rows)
+    for title, row in rows.items():
+        counts = check_numbers(f"rows[{title!r}]", row, ndim=1)
+        if len(counts) > _WIDEST or counts.dtype.kind not in "iu" or counts.min() < 0:
+            raise ValueError(
+                f"rows[{title!r}] must be at most {_WIDEST} counts of paths: try "
+                "arithmetic.contributions"
+            )
     sides = [len(row) for row in rows.values()]
     figure = Figure(figsize=(0.27 * sum(sides), 0.27 * max(sides) + 0.3), layout="constrained")
     panels = figure.subplots(1, len(rows), width_ratios=sides, squeeze=False)[0]
@@ -203,10 +230,12 @@ def _label_points(axes: Axes, points: Mapping[str, tuple[float, ...]]) -> None:
         )
 
 
-def _check_points(points: Mapping[str, tuple[float, ...]], positive: int) -> None:
-    """Refuse an empty mapping, and points whose first numbers a log scale cannot show."""
-    if not points:
-        raise ValueError("points is empty: pass at least one")
-    for name, numbers in points.items():
-        if min(numbers[:positive]) <= 0:
-            raise ValueError(f"points[{name!r}]={numbers!r} must start with numbers above 0")
+def _check_points(points: Mapping[str, Sequence[float]], length: int, positive: int) -> None:
+    """Refuse an empty mapping, and points of other numbers than a log scale can show."""
+    check_labelled("points", points)
+    for name, given in points.items():
+        if not isinstance(given, tuple | list) or len(given) != length:
+            raise ValueError(f"points[{name!r}]={given!r} must be {length} numbers: try a tuple")
+        check_numbers(f"points[{name!r}]", given[:2], ndim=1)
+        if min(given[:positive]) <= 0:
+            raise ValueError(f"points[{name!r}]={given!r} must start with numbers above 0")

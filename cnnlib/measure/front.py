@@ -2,9 +2,12 @@
 
 import html
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,10 @@ class Point:
     costs: Mapping[str, float]
 
 
+def _is_finite(number: Any) -> bool:
+    return isinstance(number, Real) and math.isfinite(number)
+
+
 class Front:
     """Accuracy over a cost that the reader chooses; the networks that none beats are joined.
 
@@ -34,15 +41,23 @@ class Front:
         points: The networks.
 
     Raises:
-        ValueError: There is no point, or a cost is not above 0.
+        ValueError: There is no point, a number is not finite, or a cost is not above 0.
     """
 
     def __init__(self, points: Sequence[Point]):
+        if not isinstance(points, list | tuple) or not all(isinstance(p, Point) for p in points):
+            raise ValueError(f"points={points!r} must be Points in a list: try [Point(...)]")
         if not points:
             raise ValueError("points is empty: pass at least one")
         for point in points:
+            known = isinstance(point.name, str) and isinstance(point.costs, Mapping)
+            if not known or not all(map(_is_finite, (point.accuracy, point.std))):
+                raise ValueError(
+                    f"points: {point!r} must have a name, a finite accuracy and std, and a "
+                    "dictionary of costs: try std=0 for a single seed"
+                )
             for cost, number in point.costs.items():
-                if not number > 0:
+                if not _is_finite(number) or number <= 0:
                     raise ValueError(
                         f"points: {cost!r} of {point.name!r} is {number!r}, and it must be above "
                         "0 for its log scale: try leaving it out"
@@ -59,7 +74,7 @@ class Front:
             for kind in ("css", "js")
         )
         rows = [vars(point) | {"costs": dict(point.costs)} for point in self.points]
-        data = json.dumps({"costs": self.costs, "rows": rows}, separators=(",", ":"))
+        data = json.dumps({"costs": self.costs, "rows": rows}, separators=(",", ":"), default=float)
         data = data.replace("<", "\\u003c")  # a name must not end the script
         return (
             f'<div class="cnnlib-front">\n{self._table()}\n<template><style>\n{style}</style>'

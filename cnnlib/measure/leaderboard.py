@@ -14,8 +14,9 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from cnnlib._checks import check_count
+from cnnlib._checks import check_count, check_number
 from cnnlib.data import fashion_mnist
+from cnnlib.data.batches import LARGEST_BATCH
 from cnnlib.measure.machine import (
     device_type,
     environment_info,
@@ -157,6 +158,22 @@ class Leaderboard:
                 for a network of your own, the network does not take these images, or `build`
                 returns the same weights again.
         """
+        if not isinstance(name, str) or not name:
+            raise ValueError(f"name={name!r} must be a text: try name='lenet'")
+        if build is not None and (isinstance(build, nn.Module) or not callable(build)):
+            given = type(build).__name__ if isinstance(build, nn.Module) else repr(build)
+            raise ValueError(
+                f"build={given} must be a function that builds a network: try build=lambda: "
+                "cnnlib.models.lenet()"
+            )
+        if not isinstance(recipe, Recipe | None):
+            raise ValueError(
+                f"recipe={recipe!r} must be a Recipe: try Recipe(size=28, batch_size=128, lr=0.05)"
+            )
+        if not isinstance(self.protocol, Protocol):
+            raise ValueError(
+                f"protocol={self.protocol!r} must be a Protocol: try leaderboard.SMALL"
+            )
         protocol = (
             self.protocol if recipe is None else replace(self.protocol, batch_size=None, lr=None)
         )
@@ -164,6 +181,10 @@ class Leaderboard:
             if name not in MODELS:
                 raise ValueError(
                     f"name={name!r} must be a model where build is None: try build=your_function"
+                )
+            if MODELS[name].family == "segmentation":
+                raise ValueError(
+                    f"name={name!r} must classify images, not pixels: try name='lenet'"
                 )
             build, recipe = MODELS[name].build, recipe or MODELS[name].recipe
         elif recipe is None:
@@ -209,9 +230,13 @@ class Leaderboard:
         return entry
 
     def __getitem__(self, name: str) -> Entry:
-        """Return the row of a network."""
+        """Return the row of a network.
+
+        Raises:
+            ValueError: There is no such row.
+        """
         rows = {row.name: row for row in self.rows}
-        if name not in rows:
+        if name not in list(rows):
             raise ValueError(f"name={name!r} must be a row: try one of {list(rows)}, or add it")
         return rows[name]
 
@@ -237,8 +262,12 @@ class Leaderboard:
 
     @classmethod
     def read(cls, path: str | Path) -> "Leaderboard":
-        """Read a table that `write` wrote."""
-        return cls._from_record(read_json(path))
+        """Read a table that `write` wrote.
+
+        Raises:
+            ValueError: There is no such file, or it holds no leaderboard.
+        """
+        return cls._from_record(read_json(path), path)
 
     @classmethod
     def resume(cls, path: str | Path, protocol: Protocol) -> tuple["Leaderboard", Path]:
@@ -248,12 +277,17 @@ class Leaderboard:
         """
         about = _about(device_type())
         path, old = load_previous(path, about, protocol=asdict(protocol))
-        return cls._from_record(old) if old else cls(protocol, about), path
+        return cls._from_record(old, path) if old else cls(protocol, about), path
 
     @classmethod
-    def _from_record(cls, record: dict) -> "Leaderboard":
-        rows = [Entry(**row) for row in record["rows"]]
-        return cls(Protocol(**record["protocol"]), record["about"], rows)
+    def _from_record(cls, record: dict, path: str | Path) -> "Leaderboard":
+        try:
+            rows = [Entry(**row) for row in record["rows"]]
+            return cls(Protocol(**record["protocol"]), record["about"], rows)
+        except (KeyError, TypeError) as error:
+            raise ValueError(
+                f"{path} must hold a leaderboard, and it does not: move it away"
+            ) from error
 
 
 def _about(device: str) -> dict:
@@ -287,7 +321,16 @@ def pareto(rows: Sequence[Entry], cost: Callable[[Entry], float]) -> list[Entry]
     Args:
         rows: The entries to compare.
         cost: A function of an entry; less is better.
+
+    Raises:
+        ValueError: There is anything but entries, or a cost is not a finite number.
     """
+    if not isinstance(rows, Sequence) or not all(hasattr(row, "accuracy") for row in rows):
+        raise ValueError(f"rows of type {type(rows).__name__} must be entries: try board.rows")
+    if not callable(cost):
+        raise ValueError(f"cost={cost!r} must be a function of an entry: try lambda row: row.macs")
+    for row in rows:
+        check_number("cost", cost(row), least=0, usual=1)
     front, best = [], -math.inf
     for row in sorted(rows, key=lambda row: (cost(row), -row.accuracy)):
         if row.accuracy > best:
@@ -311,6 +354,7 @@ def costs(net: nn.Module, shape: tuple[int, int, int], batch_size: int) -> dict[
         A dictionary with params, macs, step_traffic and step_memory, as in `Entry`.
     """
     table = trace(net, shape)
+    batch_size = check_count("batch_size", batch_size, LARGEST_BATCH)
     net = copy.deepcopy(net).to("meta").train()
     images = torch.empty(batch_size, *shape, device="meta")
     labels = torch.empty(batch_size, dtype=torch.long, device="meta")

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from cnnlib._checks import check_count, check_device, check_number
 from cnnlib.backend import choose_backend
 from cnnlib.data import Batches, Data
 from cnnlib.train import fit
@@ -83,6 +84,10 @@ def measure_matmul_flops(device: str, dtype: torch.dtype, seconds: float = 2.0) 
         dtype: The type of the numbers.
         seconds: How long to repeat the product. The fastest run counts.
     """
+    check_device(device)
+    seconds = check_number("seconds", seconds, least=0, below=3600, usual=2)
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype={dtype!r} must be one of {DTYPES}: try torch.float32")
     side = 8192 if device == "cuda" else 1536
     matrix = torch.ones(side, side, dtype=dtype, device=device)
     end, fastest = time.perf_counter() + seconds, math.inf
@@ -167,6 +172,10 @@ class RepeatedBatch(Batches):
 
     times: int = 1
 
+    def __post_init__(self):
+        """Take images as a network does, in place of bytes."""
+        self.times = check_count("times", self.times, usual=2)
+
     def __len__(self):
         return self.times
 
@@ -177,6 +186,10 @@ class RepeatedBatch(Batches):
 
 def repeated_batch(images: torch.Tensor, labels: torch.Tensor, times: int) -> Data:
     """Return Data with one batch to train on several times, and one image of it to test on."""
+    if not all(isinstance(x, torch.Tensor) for x in (images, labels)) or images.ndim != 4:
+        raise ValueError(
+            "images and labels must be one batch of tensors: try next(iter(data.train))"
+        )
     size = (images.shape[2], images.shape[3])
     train = RepeatedBatch(images, labels, size, len(images), shuffle=False, times=times)
     test = RepeatedBatch(images[:1], labels[:1], size, 1, shuffle=False)

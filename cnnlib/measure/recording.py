@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from filelock import FileLock
 
 from cnnlib.data._files import fetch
 from cnnlib.measure.experiments import Experiment, Record
-from cnnlib.measure.records import read_json, this_machine, write_bytes, write_json
+from cnnlib.measure.records import make_folder, read_json, this_machine, write_bytes, write_json
 
 _TAG = "experiment"
 
@@ -30,6 +31,8 @@ def find(names: Sequence[str] = ()) -> list[Experiment]:
     Raises:
         ValueError: There is none of that name, or two, or a cell fails.
     """
+    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"names={names!r} must be names in a list: try ['05_resnet']")
     folder = Path("notebooks") if Path("notebooks").is_dir() else Path()
     paths = [*folder.glob("*.ipynb"), *folder.glob("deeper/*.ipynb")]
     notebooks = {path.stem: path for path in sorted(paths, key=lambda path: path.stem)}
@@ -54,16 +57,19 @@ def read_notebook(path: Path) -> list[Experiment]:
     Raises:
         ValueError: One of the cells fails.
     """
-    cells = [
-        "".join(cell["source"])
-        for cell in read_json(path)["cells"]
-        if _TAG in cell["metadata"].get("tags", [])
-    ]
+    try:
+        cells = [
+            "".join(cell["source"])
+            for cell in read_json(path)["cells"]
+            if _TAG in cell["metadata"].get("tags", [])
+        ]
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} must be a notebook, and it is not: move it away") from error
     namespace: dict[str, Any] = {"__name__": "__main__"}
     for number, source in enumerate(cells, start=1):
         try:
             exec(compile(source, f"{path.name}, {_TAG} {number}", "exec"), namespace)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ValueError(
                 f"{path} must run by its cells tagged {_TAG!r} alone, and number {number} of them "
                 f"stops with {type(error).__name__}: {error}. Tag the cell that it needs"
@@ -126,14 +132,19 @@ def complete(
         minutes: Stop before the first run that would end later, as far as past ones tell.
 
     Raises:
-        ValueError: A record is broken or stale. Nothing is run.
+        ValueError: A record is broken or stale, or an argument is of the wrong kind. Nothing is
+            run.
         OSError: Fashion-MNIST can be neither found nor downloaded. Nothing is run.
         TimeoutError: Another process works on one of the records.
     """
+    is_list = isinstance(experiments, list | tuple)
+    if not is_list or not all(isinstance(each, Experiment) for each in experiments):
+        raise ValueError(f"experiments={experiments!r} must be Experiments in a list: try find()")
+    if not isinstance(minutes, Real) or not minutes >= 0:
+        raise ValueError(f"minutes={minutes!r} must be a number from 0: try minutes=60")
     fetch()  # a record is never of the stand-in
     deadline, machine = time.monotonic() + 60 * minutes, this_machine()
-    unfinished = Path(folder, "unfinished")
-    unfinished.mkdir(parents=True, exist_ok=True)
+    unfinished = make_folder(make_folder(folder) / "unfinished")
     with contextlib.ExitStack() as locks:
         jobs = []
         for place, experiment in enumerate(experiments):

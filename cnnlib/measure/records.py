@@ -42,9 +42,10 @@ def load_previous(path: str | Path, environment: dict, **settings: object) -> tu
 def _same_machine(environment: dict, record: dict) -> bool:
     """Return whether a record comes from this machine, with these versions and this precision."""
     other = record.get("about", record)
-    hardware = other.get("hardware", {})
+    hardware = other.get("hardware") if isinstance(other, dict) else None
     return (
-        all(hardware.get(key) == environment["hardware"][key] for key in _MACHINE)
+        isinstance(hardware, dict)
+        and all(hardware.get(key) == environment["hardware"][key] for key in _MACHINE)
         and other.get("versions") == environment["versions"]
         and other.get("precision", environment["precision"]) == environment["precision"]
     )
@@ -71,21 +72,49 @@ def _commit() -> str | None:
         return None
 
 
+def make_folder(folder: Any) -> Path:
+    """Make a folder, which may exist, or refuse what cannot be one before anything is measured."""
+    try:
+        if folder == "":
+            raise FileNotFoundError("it has no name")
+        path = Path(folder)
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+    except (OSError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"folder={str(folder)!r} must be a folder that can be written ({error}): try my_results"
+        ) from error
+
+
 def read_json(path: str | Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        ValueError: The file is broken.
+        ValueError: There is no such file, or it is broken.
     """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (OSError, TypeError) as error:
+        raise ValueError(f"path={str(path)!r} must be a file that can be read: {error}") from error
+    except (RecursionError, ValueError) as error:
         raise ValueError(f"{path} must hold JSON, but it is broken: move it away") from error
 
 
 def write_json(path: str | Path, record: object) -> None:
-    """Write a JSON file, atomically, and create its folder."""
-    write_bytes(path, (json.dumps(record, indent=1) + "\n").encode())
+    """Write a JSON file, atomically, and create its folder.
+
+    Raises:
+        ValueError: The path names no file, or the record is not what JSON can hold.
+    """
+    if not isinstance(path, str | Path) or not Path(path).name:
+        raise ValueError(f"path={str(path)!r} must name a file: try 'my_results/record.json'")
+    try:
+        text = json.dumps(record, indent=1)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"record must be what JSON can hold, and {error}: try x.tolist() for a tensor"
+        ) from error
+    write_bytes(path, f"{text}\n".encode())
 
 
 def write_bytes(path: str | Path, contents: bytes) -> None:

@@ -5,6 +5,8 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
+from typing import Any
 
 _POWER = 0.8
 _TERMS = 50  # of a continued fraction that has converged long before, for up to 100 seeds
@@ -49,10 +51,9 @@ def summary(runs: Mapping[str, Sequence[float]], quantity: str) -> str:
         quantity: What the numbers are, with their unit.
 
     Raises:
-        ValueError: A group is empty.
+        ValueError: A group is empty, or holds anything but finite numbers.
     """
-    if empty := [name for name, numbers in runs.items() if len(numbers) == 0]:
-        raise ValueError(f"runs[{empty[0]!r}] must hold a number at least: try recording a seed")
+    _check_runs(runs)
     width = max(map(len, [quantity, *runs]))
     lines = [f"{quantity:{width}}     mean      std   lowest  highest  seeds"]
     for name, numbers in runs.items():
@@ -72,8 +73,10 @@ def told_apart(a: Sequence[float], b: Sequence[float], level: float = 0.05) -> b
         level: How often two groups of equal means may be told apart.
 
     Raises:
-        ValueError: A group has fewer than two numbers.
+        ValueError: A group has fewer than two numbers, or the level is no probability.
     """
+    _check_runs({"a": a, "b": b})
+    _check_level(level)
     return _p_value(*_welch(a, b)) < level
 
 
@@ -96,12 +99,15 @@ def compare(
         A Difference for each pair, in the order of the groups.
 
     Raises:
-        ValueError: A group has fewer than two numbers, or there is no such reference.
+        ValueError: A group has fewer than two numbers, there is no such reference, or the level is
+            no probability.
 
     Source:
         Welch 1947; Holm 1979.
     """
-    if reference is not None and reference not in runs:
+    _check_runs(runs)
+    _check_level(level)
+    if reference is not None and reference not in list(runs):
         raise ValueError(f"reference={reference!r} must be a group: try one of {list(runs)}")
     names = sorted(runs, key=lambda name: name != reference)
     pairs = [pair for pair in itertools.combinations(names, 2) if reference in (None, pair[0])]
@@ -111,6 +117,32 @@ def compare(
         Difference(*pair, test[0], p, p < level, _detectable(*test[1:], level / len(pairs)))
         for pair, test, p in zip(pairs, tests, corrected, strict=True)
     ]
+
+
+def _check_runs(runs: Any) -> None:
+    """Refuse anything that is not a dictionary from names to one finite number or more."""
+    if not isinstance(runs, Mapping) or not runs:
+        raise ValueError(
+            f"runs={runs!r} must be a dictionary from names to numbers: try {{'mine': [0.9, 0.8]}}"
+        )
+    for name, numbers in runs.items():
+        if not isinstance(numbers, Sequence) or not all(map(_is_finite, numbers)):
+            raise ValueError(
+                f"runs[{name!r}]={numbers!r} must be a list of finite numbers: try x.tolist() for "
+                "a tensor"
+            )
+        if len(numbers) == 0:
+            raise ValueError(f"runs[{name!r}] must hold a number at least: try recording a seed")
+
+
+def _is_finite(number: Any) -> bool:
+    return isinstance(number, Real) and math.isfinite(number)
+
+
+def _check_level(level: Any) -> None:
+    """Refuse anything that is not a probability."""
+    if not isinstance(level, float) or not 0 < level < 1:
+        raise ValueError(f"level={level!r} must be a number above 0 and below 1: try level=0.05")
 
 
 def _holm(p_values: list[float]) -> list[float]:

@@ -6,6 +6,7 @@ The names of classes do not matter: a node is a call of a torch function that re
 import inspect
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -82,23 +83,42 @@ def consumers(nodes: Iterable[Node], node: Node) -> list[Node]:
     return [other for other in nodes if node in other.inputs]
 
 
-def record(block: nn.Module, input_shapes: Sequence[Sequence[int]] | None = None) -> list[Node]:
+def record(
+    block: nn.Module, input_shapes: Sequence[Sequence[int]] | None = None, name: str = "block"
+) -> list[Node]:
     """Run a copy of a block and return a node per call, the output last. Args as in `graph`."""
-    if not isinstance(block, nn.Module):
-        raise ValueError(f"block={block!r} must be an nn.Module: build it, then pass it")
-    net = copy_network(block, "meta").eval()
+    if not isinstance(block, nn.Module) or not hasattr(block, "_modules"):
+        given = type(block).__name__ if isinstance(block, nn.Module) else repr(block)
+        raise ValueError(f"{name}={given} must be an nn.Module: build it, then pass it")
+    if input_shapes is not None:
+        _check_shapes(input_shapes)
     parameters = inspect.signature(block.forward).parameters.values()
     names = [str(parameter) for parameter in parameters if parameter.default is parameter.empty]
     error = None
     for shapes in [input_shapes] if input_shapes else _likely_shapes(block):
         try:
-            return _Recorder().run(net, shapes, names)
-        except (RuntimeError, TypeError, IndexError) as failure:
-            error = failure
+            return _Recorder().run(copy_network(block, "meta").eval(), shapes, names)
+        except Exception as failure:
+            error = error or failure  # the first shape is the likeliest
     raise ValueError(
         f"input_shapes={input_shapes!r} must be what {type(block).__name__} takes: try one "
-        f"(channels, height, width) for each input: {', '.join(names)}"
+        f"(channels, height, width) for each input: {', '.join(names)}. It fails: {error}"
     ) from error
+
+
+def _check_shapes(shapes: Any) -> None:
+    """Refuse anything that is not one (channels, height, width) for each input."""
+    listed = isinstance(shapes, tuple | list) and len(shapes) > 0
+    if not listed or not all(map(_is_shape, shapes)):
+        raise ValueError(
+            f"input_shapes={shapes!r} must hold one (channels, height, width) for each input: try "
+            "input_shapes=[(1, 28, 28)]"
+        )
+
+
+def _is_shape(shape: Any) -> bool:
+    sides = shape if isinstance(shape, tuple | list) else ()
+    return len(sides) == 3 and all(isinstance(x, Integral) and 0 < int(x) < 2**31 for x in sides)
 
 
 def _likely_shapes(block: nn.Module) -> list[list[tuple[int, int, int]]]:

@@ -13,12 +13,15 @@ from typing import Any
 
 import matplotlib.style
 import numpy as np
-import torch
 from IPython.display import Markdown, display
 from matplotlib.axes import Axes
+from matplotlib.colors import is_color_like
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
+
+from cnnlib._checks import check_count
+from cnnlib.plots._inputs import check_figure, check_labelled, check_numbers, check_text
 
 # The palette of Okabe and Ito, which colour-blind people can tell apart, without its yellow, which
 # is hard to see on white.
@@ -64,10 +67,8 @@ def show(figure: Figure, caption: str, alt: str) -> None:
     Raises:
         ValueError: The caption or the alternative text is empty.
     """
-    if not caption.strip():
-        raise ValueError(f"caption={caption!r} must not be empty: state what the picture shows")
-    if not alt.strip():
-        raise ValueError(f"alt={alt!r} must not be empty: describe the picture in words")
+    check_text("caption", caption, "state what the picture shows")
+    check_text("alt", alt, "describe the picture in words")
     picture = _base64(figure)
     bundle = {"text/html": _image_html(picture, alt), "image/png": picture, "text/plain": alt}
     display(bundle, raw=True)
@@ -76,6 +77,7 @@ def show(figure: Figure, caption: str, alt: str) -> None:
 
 def image_html(figure: Figure, alt: str) -> str:
     """Return an HTML image with the figure as a PNG and its alternative text."""
+    check_text("alt", alt, "describe the picture in words")
     return _image_html(_base64(figure), alt)
 
 
@@ -90,6 +92,7 @@ def _base64(figure: Figure) -> str:
 @house_style
 def png(figure: Figure) -> bytes:
     """Return a figure as the bytes of a PNG, at 100 dots per inch, without empty margins."""
+    check_figure(figure)
     buffer = BytesIO()
     figure.savefig(buffer, format="png", dpi=100, bbox_inches="tight")
     return buffer.getvalue()
@@ -110,14 +113,16 @@ def image_grid(images: Any, titles: Sequence[str] | None = None, columns: int = 
     Raises:
         ValueError: There are no images or too many, or their shape, range or titles are wrong.
     """
-    images = _pixels(images)
+    images = pixels(images)
     count = len(images)
-    if titles is not None and len(titles) != count:
-        raise ValueError(f"titles has {len(titles)} entries for {count} images: pass one for each")
-    if columns < 1:
-        raise ValueError(f"columns={columns} must be at least 1")
-
-    columns = min(columns, count)
+    if titles is not None:
+        check_names("titles", titles)
+        if len(titles) != count:
+            raise ValueError(
+                f"titles has {len(titles)} entries for {count} images: pass one for each"
+            )
+        titles = list(map(str, titles))
+    columns = min(check_count("columns", columns, usual=8), count)
     rows = -(-count // columns)
     lines = max((title.count("\n") + 1 for title in titles), default=0) if titles else 0
     width = 1.4
@@ -158,7 +163,15 @@ def training_curves(runs: Mapping[str, Sequence[Any]] | Sequence[Any]) -> Figure
     """
     if not isinstance(runs, Mapping):
         runs = {"": runs}
-    _check_not_empty(runs, "the rows of at least one epoch")
+    check_labelled("runs", runs)
+    for label, rows in runs.items():
+        if not isinstance(rows, Sequence) or any(not hasattr(row, "test_loss") for row in rows):
+            raise ValueError(
+                f"runs[{label!r}] of type {type(rows).__name__} must be the rows of a History: try "
+                "history.rows"
+            )
+        if not rows:
+            raise ValueError(f"runs[{label!r}] is empty: pass the rows of at least one epoch")
 
     figure = Figure(figsize=(12, 4.5), layout="constrained")
     panels = figure.subplots(1, 2)
@@ -194,11 +207,8 @@ def loss_curve(losses: Any, batches: int) -> Figure:
     Raises:
         ValueError: There is no loss, or fewer than one batch per epoch.
     """
-    losses = as_array(losses)
-    if losses.size == 0:
-        raise ValueError("losses is empty: pass at least one")
-    if batches < 1:
-        raise ValueError(f"batches={batches} must be at least 1")
+    losses = check_numbers("losses", losses, ndim=1)
+    batches = check_count("batches", batches, usual=1)
     figure = Figure(figsize=(12, 4.5), layout="constrained")
     axes = figure.subplots()
     axes.plot(np.arange(1, len(losses) + 1) / batches, losses, color=BLUE, linewidth=1.5)
@@ -224,14 +234,15 @@ def layer_profile(
     Raises:
         ValueError: There is no profile, or a log scale cannot show a value.
     """
-    if not profiles:
-        raise ValueError("profiles is empty: pass at least one")
+    check_labelled("profiles", profiles)
+    if isinstance(colors, str) or not len(colors) or not all(map(is_color_like, colors)):
+        raise ValueError(f"colors={colors!r} must be colours in a list: try ['red', 'blue']")
     figure = Figure(figsize=(12, 4.5), layout="constrained")
     axes = figure.subplots()
     looks = zip(cycle(colors), cycle(MARKERS), strict=False)
     for (label, profile), (color, marker) in zip(profiles.items(), looks, strict=False):
-        seeds = np.atleast_2d(as_array(profile))
-        if seeds.size == 0 or seeds.min() <= 0:
+        seeds = np.atleast_2d(check_numbers(f"profiles[{label!r}]", profile))
+        if seeds.ndim > 2 or seeds.size == 0 or seeds.min() <= 0:
             raise ValueError(f"profiles[{label!r}] must hold values above 0, and at least one")
         layers = range(1, seeds.shape[1] + 1)
         middle = np.exp(np.log(seeds).mean(0)) if len(seeds) > 1 else seeds[0]
@@ -259,14 +270,21 @@ def seeds(
     Raises:
         ValueError: There is no run, or a run has no numbers.
     """
-    _check_not_empty(runs, "one number per seed")
+    check_labelled("runs", runs)
+    rows = {label: check_numbers(f"runs[{label!r}]", values, 1) for label, values in runs.items()}
+    if reference is not None:
+        if not isinstance(reference, tuple | list) or len(reference) != 2:
+            raise ValueError(
+                f"reference={reference!r} must be a name and a number: try ('mean', 0.9)"
+            )
+        check_numbers("reference", [reference[1]], ndim=1)
     labels = list(map(str, runs))
     lines = sum(label.count("\n") + 1 for label in labels)
     figure = Figure(figsize=(9, 1.3 + 0.2 * len(runs) + 0.25 * lines), layout="constrained")
     axes = figure.subplots()
-    for row, numbers in enumerate(map(as_array, runs.values())):
-        axes.plot(numbers, [row] * len(numbers), "o", markersize=10, alpha=0.7, color=BLUE)
-        axes.plot(numbers.mean(), row, "|", markersize=24, markeredgewidth=3, color=BLACK)
+    for row, values in enumerate(rows.values()):
+        axes.plot(values, [row] * len(values), "o", markersize=10, alpha=0.7, color=BLUE)
+        axes.plot(values.mean(), row, "|", markersize=24, markeredgewidth=3, color=BLACK)
     if reference:
         label, value = reference
         axes.axvline(value, color=GREY, linestyle="--", lw=1.5, zorder=1)
@@ -294,13 +312,18 @@ def number_grid(axes: Axes, values: Any, title: str, size: int = 14) -> None:
     Raises:
         ValueError: The values are not a matrix, or it is empty.
     """
-    values = as_array(values)
+    if not isinstance(axes, Axes):
+        raise ValueError(
+            f"axes of type {type(axes).__name__} must be matplotlib Axes: try Figure().subplots()"
+        )
+    size = check_count("size", size, 200, usual=14)
+    values = check_numbers("values", values)
     if values.ndim != 2 or values.size == 0:
         raise ValueError(f"values has shape {values.shape}: pass a matrix, such as values[0, 0]")
     shades = np.abs(values)
     axes.imshow(shades, cmap="Blues", vmin=0, vmax=1.6 * shades.max() + 1e-9)
     for (row, column), value in np.ndenumerate(values):
-        color = "0.7" if value == 0 else "black"
+        color = "0.45" if value == 0 else "black"
         axes.text(column, row, f"{value:g}", ha="center", va="center", color=color, fontsize=size)
     axes.set_title(title, fontsize=14, loc="left")
     axes.set(xticks=np.arange(-0.5, values.shape[1]), yticks=np.arange(-0.5, values.shape[0]))
@@ -323,7 +346,8 @@ def confusion_matrix(matrix: Any, classes: Sequence[str]) -> Figure:
         ValueError: The matrix is not square, holds anything but counts, or there is not one name
             per row.
     """
-    counts = as_array(matrix)
+    counts = check_numbers("matrix", matrix)
+    check_names("classes", classes)
     if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or counts.size == 0:
         raise ValueError(f"matrix has shape {counts.shape}: it must be K x K, rows true")
     if (counts < 0).any() or (counts != counts.round()).any():
@@ -340,7 +364,7 @@ def confusion_matrix(matrix: Any, classes: Sequence[str]) -> Figure:
     shades = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for row, column in np.ndindex(counts.shape):
         share = shares[row, column]
-        color = "0.7" if share == 0 else "white" if share > 0.5 else "black"
+        color = "0.45" if share == 0 else "white" if share > 0.5 else "black"
         text = f"{int(counts[row, column]):,}"
         axes.text(column, row, text, ha="center", va="center", fontsize=12, color=color)
     ticks = range(len(counts))
@@ -381,10 +405,14 @@ def misclassified(
         ValueError: There are no images, not one label and one prediction per image, or a class has
             no name.
     """
-    images, labels, predictions = as_array(images), as_array(labels), as_array(predictions)
+    images = check_numbers("images", images)
+    labels, predictions = check_numbers("labels", labels), check_numbers("predictions", predictions)
+    check_names("classes", classes)
     if len(images) == 0:
         raise ValueError("images is empty: pass at least one")
     for name, indices in (("labels", labels), ("predictions", predictions)):
+        if indices.dtype.kind not in "iu":
+            raise ValueError(f"{name} of type {indices.dtype} must be class indices: try argmax(1)")
         if indices.shape != (len(images),):
             raise ValueError(
                 f"{name} has shape {indices.shape} for {len(images)} images: "
@@ -395,10 +423,7 @@ def misclassified(
                 f"{name} has indices from {indices.min()} to {indices.max()} "
                 f"for {len(classes)} classes: name every class"
             )
-    for name, count in (("columns", columns), ("rows", rows)):
-        if count < 1:
-            raise ValueError(f"{name}={count} must be at least 1")
-
+    columns, rows = check_count("columns", columns, usual=8), check_count("rows", rows, usual=2)
     wrong = np.flatnonzero(labels != predictions)[: columns * rows]
     if len(wrong) == 0:
         figure = Figure(figsize=(6, 1))
@@ -408,19 +433,10 @@ def misclassified(
     return image_grid(images[wrong], titles, columns)
 
 
-def as_array(values: Any) -> np.ndarray:
-    """Return a list, an array or a tensor on any device as a NumPy array."""
-    if isinstance(values, torch.Tensor):
-        values = values.detach().cpu()
-        if values.dtype == torch.bfloat16:  # NumPy has no such type
-            values = values.float()
-    return np.asarray(values)
-
-
-def _pixels(images: Any) -> np.ndarray:
+def pixels(images: Any) -> np.ndarray:
     """Check images and return them as (N, H, W) or (N, H, W, 3) with values in 0..1."""
-    images = as_array(images)
-    if len(images) == 0:
+    images = check_numbers("images", images)
+    if images.size == 0:
         raise ValueError("images is empty: pass at least one")
     if len(images) > MAX_IMAGES:
         raise ValueError(f"images has {len(images):,} entries: draw at most {MAX_IMAGES}")
@@ -444,13 +460,10 @@ def _pixels(images: Any) -> np.ndarray:
     return images.astype(float).clip(0, 1)
 
 
-def _check_not_empty(runs: Mapping[str, Sequence[Any]], content: str) -> None:
-    """Refuse runs with nothing to draw."""
-    if not runs:
-        raise ValueError("runs is empty: pass at least one run")
-    for label, values in runs.items():
-        if len(values) == 0:
-            raise ValueError(f"runs[{label!r}] is empty: pass {content}")
+def check_names(name: str, values: Any) -> None:
+    """Refuse anything that is not a list of names."""
+    if not isinstance(values, Sequence | np.ndarray) or isinstance(values, str | bytes):
+        raise ValueError(f"{name}={values!r} must be names in a list: try {name}=['one', 'two']")
 
 
 def _label_ends(axes: Axes, last_rows: Mapping[str, Any]) -> None:

@@ -1,11 +1,14 @@
 """Images above their label maps."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from torch import Tensor
+
+from cnnlib.plots._inputs import check_labelled, check_numbers
+from cnnlib.plots.figures import check_names, pixels
 
 # A colour for each class; any two are far apart, also in the three kinds of colour blindness.
 COLOURS = (
@@ -14,7 +17,7 @@ COLOURS = (
 )  # fmt: skip
 
 
-def scene_grid(images: Tensor, label_maps: dict[str, Tensor], classes: Sequence[str]) -> Figure:
+def scene_grid(images: Any, label_maps: dict[str, Any], classes: Sequence[str]) -> Figure:
     """Draw scenes in a row, each above its label maps.
 
     Shape:
@@ -26,13 +29,30 @@ def scene_grid(images: Tensor, label_maps: dict[str, Tensor], classes: Sequence[
         classes: The name of each class, the background first.
 
     Raises:
-        ValueError: There is not one map per scene, or a class has no colour.
+        ValueError: There is not one map of the same size per scene, a label is not that of a class,
+            or a class has no colour.
     """
+    images = pixels(images)
+    check_labelled("label_maps", label_maps, least=0)
+    check_names("classes", classes)
+    label_maps = {
+        name: check_numbers(f"label_maps[{name!r}]", maps) for name, maps in label_maps.items()
+    }
     for name, maps in label_maps.items():
         if len(maps) != len(images):
             raise ValueError(
                 f"label_maps[{name!r}] has {len(maps)} maps for {len(images)} scenes: "
                 "pass one for each"
+            )
+        if maps.shape != images.shape[:3] or maps.dtype.kind not in "iu":
+            raise ValueError(
+                f"label_maps[{name!r}] of shape {maps.shape} and type {maps.dtype} must have a "
+                f"class index for each pixel, {images.shape[:3]}: try scores.argmax(1)"
+            )
+        if maps.min() < 0 or maps.max() >= len(classes):
+            raise ValueError(
+                f"label_maps[{name!r}] has labels from {maps.min()} to {maps.max()} for "
+                f"{len(classes)} classes: name every class"
             )
     if len(classes) > len(COLOURS):
         raise ValueError(f"classes has {len(classes)} names for {len(COLOURS)} colours: draw fewer")
@@ -41,13 +61,13 @@ def scene_grid(images: Tensor, label_maps: dict[str, Tensor], classes: Sequence[
     grid = figure.subplots(rows, columns, squeeze=False)
     grid[0, 0].set_ylabel("scene", fontsize=14)
     for axes, image in zip(grid[0], images, strict=True):
-        axes.imshow(image[0].cpu().numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        axes.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     palette = ListedColormap(COLOURS)
     norm = BoundaryNorm(range(len(COLOURS) + 1), len(COLOURS))
     for line, (name, maps) in zip(grid[1:], label_maps.items(), strict=True):
         line[0].set_ylabel(name, fontsize=14)
         for axes, labels in zip(line, maps, strict=True):
-            axes.imshow(labels.cpu().numpy(), cmap=palette, norm=norm, interpolation="nearest")
+            axes.imshow(labels, cmap=palette, norm=norm, interpolation="nearest")
     for axes in grid.flat:
         axes.set(xticks=[], yticks=[])
     key = [
