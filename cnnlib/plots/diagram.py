@@ -18,6 +18,7 @@ from torch import nn
 from cnnlib.plots._graph import LAYERS, Node, consumers, graph
 
 CONVOLUTION, POOLING, JOIN, EDGE = "#D9ECF8", "#D5EEE4", "#FCE2CC", "0.35"
+ARROW = "0.45"
 _COLOURS = {"conv": CONVOLUTION, "linear": CONVOLUTION, "pool": POOLING, "small": "#F2F2F2"}
 _SIGNS = {"+", "×", "Σ"}  # circles; every other join or fork is a bar across its columns
 _WIDTH, _RADIUS, _LINE = 1.3, 0.16, 0.2  # of a box, a circle, and a line of text
@@ -64,11 +65,11 @@ def blank_axes(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def draw_arrow(axes: Axes, corners: Sequence[tuple[float, float]]) -> None:
+def draw_arrow(axes: Axes, corners: Sequence[tuple[float, float]], color: str = ARROW) -> None:
     """Draw an arrow along its corners."""
     way = Path(corners)
     axes.add_patch(
-        FancyArrowPatch(path=way, arrowstyle="-|>", mutation_scale=11, color="0.45", lw=1.3)
+        FancyArrowPatch(path=way, arrowstyle="-|>", mutation_scale=11, color=color, lw=1.3)
     )
 
 

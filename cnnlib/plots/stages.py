@@ -11,7 +11,8 @@ from matplotlib.patches import Rectangle
 from torch import nn
 
 from cnnlib.plots._graph import LAYERS, Node, record
-from cnnlib.plots.diagram import CONVOLUTION, EDGE, JOIN, POOLING, blank_axes, draw_arrow
+from cnnlib.plots.diagram import ARROW, CONVOLUTION, EDGE, JOIN, POOLING, blank_axes, draw_arrow
+from cnnlib.plots.figures import VERMILION
 
 _COLUMN, _LINE = 1.5, 0.2  # inches, of a stage and of a line of text
 _SHRINKS, _GROWS = 0.6, 1.5  # of the side; an unpadded convolution removes less
@@ -43,7 +44,7 @@ class Stage:
 
 def stages(net: nn.Module, input_shape: Sequence[int]) -> list[Stage]:
     """Run a copy of a network on one image and return its stages, the input first."""
-    image, *nodes = record(net, [input_shape])[:-1]
+    image, *nodes = record(net, [input_shape], "net")[:-1]
     modules = dict(net.named_modules())
     found = [Stage(image.shape, parts=["input"])]
     stage_of = {image: found[0]}
@@ -92,7 +93,7 @@ def _part_name(owner: nn.Module | Node, first: Node) -> str:
 def stage_diagram(net: nn.Module, input_shape: Sequence[int]) -> Figure:
     """Draw the stages of a network from left to right: taller for larger maps, wider for channels.
 
-    If maps grow again, as in a U-Net, each size has its own level, and arrows show the skips.
+    If maps grow again, as in a U-Net, each size has its own level, and red arrows show the skips.
 
     Args:
         net: The network.
@@ -115,11 +116,13 @@ def stage_diagram(net: nn.Module, input_shape: Sequence[int]) -> Figure:
         places[stage] = x, y
     for before, after in [*pairwise(found), *((s, stage) for stage in found for s in stage.skips)]:
         (x, y), (to_x, to_y) = places[before], places[after]
+        if before.level == after.level:
+            y = to_y = min(y, to_y)
         corners = [(x + _width(before) / 2, y), (to_x - _width(after) / 2, to_y)]
         if before.level != after.level:
             between = (x + to_x) / 2
             corners[1:1] = [(between, y), (between, to_y)]
-        draw_arrow(axes, corners)
+        draw_arrow(axes, corners, VERMILION if before in after.skips else ARROW)
     return figure
 
 
