@@ -1,7 +1,7 @@
 // Lays the cells of the notebook out on slides. A heading begins a slide. What does not fit begins
 // another one, under the same heading; what is too large for a slide of its own is made smaller.
 
-const SMALLEST = 0.6; // of a block that has a slide of its own
+const SMALLEST = 0.5; // of a block that has a slide of its own
 const SMALLER = 0.85; // of a block that would just not fit below the others
 const stage = document.getElementById("stage"); // where reveal.js hides nothing yet
 
@@ -32,7 +32,13 @@ function continued(slide) {
 function blocksOf(cell) {
   const text = cell.querySelector(":scope > * > .jp-InputArea > .jp-MarkdownOutput");
   if (text) return [...text.children];
-  return [...cell.querySelectorAll(".jp-InputArea .highlight, .jp-OutputArea")];
+  const blocks = [...cell.querySelectorAll(".jp-InputArea .highlight")];
+  for (const output of cell.querySelectorAll(".jp-OutputArea-child")) {
+    const isCaption = output.querySelector(".jp-MarkdownOutput") && output.previousElementSibling;
+    if (isCaption) blocks.at(-1).append(output);
+    else blocks.push(output);
+  }
+  return blocks;
 }
 
 function fit(block, slide, smallest) {

@@ -1,0 +1,47 @@
+"""The slides at 1280x720, without network: nothing is cut off, players work."""
+
+import pytest
+
+import notebooks
+
+pytest.importorskip("sphinx_revealjs", reason="slides need the group docs: try uv run --group docs")
+
+from tools import make_slides
+
+pytestmark = pytest.mark.browser
+
+LECTURES = [path for path in notebooks.PATHS if path.parent.name == "notebooks"]
+
+CUT_OFF = """() => [...document.querySelectorAll(".slides > section")].flatMap((slide, i) => {
+  slide.style.display = "block";
+  const hidden = [slide.scrollHeight - slide.clientHeight, slide.scrollWidth - slide.clientWidth];
+  slide.style.display = "";
+  return Math.max(...hidden) > 1 ? [`slide ${i + 1} hides ${hidden} pixels`] : [];
+})"""
+
+
+@pytest.mark.parametrize("path", LECTURES, ids=lambda path: path.stem)
+def test_nothing_is_cut_off(browser, tmp_path, path):
+    deck, faults = tmp_path / "deck.html", []
+    deck.write_text(make_slides.make(path), encoding="utf-8")
+    page = browser.new_page(viewport={"width": 1280, "height": 720})
+    page.route(lambda url: not url.startswith(("file:", "data:")), lambda asked: asked.abort())
+    page.on("requestfailed", lambda asked: faults.append(asked.url))
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("console", lambda line: line.type == "error" and faults.append(line.text))
+    page.goto(deck.as_uri())
+    page.locator(".reveal.ready").wait_for()
+    assert page.evaluate("Reveal.getTotalSlides()") > 20
+    assert page.evaluate(CUT_OFF) == []
+    if page.locator(".cnnlib-page").count():
+        page.evaluate(
+            """() => {
+              const slide = document.querySelector(".cnnlib-page").closest("section");
+              Reveal.slide([...slide.parentNode.children].indexOf(slide));
+            }"""
+        )
+        player = page.locator(".cnnlib-page").first
+        player.get_by_role("button", name="Next").click()
+        assert "step 2 of" in player.inner_text()
+    assert faults == []
+    page.close()
