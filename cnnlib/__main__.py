@@ -266,10 +266,11 @@ def _checked_trace(name, net, shape, depth):
     try:
         return trace(net, shape, depth)
     except ValueError as error:
-        reason = str(error).splitlines()[-1].removeprefix("The error: ")
+        reason = str(error).splitlines()[-1].removeprefix("The error: ").rstrip(".")
+        layer = re.match(r"\S+ \(\w+\)(?= got )", str(error))  # none if the network itself refuses
         raise ValueError(
-            f"{name} does not take images of {'x'.join(map(str, shape))}: {reason.rstrip('.')}. "
-            f"Try --size {MODELS[name].recipe.size}"
+            f"{name} does not take images of {'x'.join(map(str, shape))}: "
+            f"{f'in {layer[0]}, ' if layer else ''}{reason}. Try --size {MODELS[name].recipe.size}"
         ) from error
 
 

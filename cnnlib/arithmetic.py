@@ -7,9 +7,9 @@ one pair among the arguments makes the result a pair.
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import product
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any, NamedTuple, ParamSpec
 
 Ints = Any  # an int for both axes, or an (h, w) pair; the result is of the same kind
@@ -51,7 +51,15 @@ def _whole(least, **values):
     return [int(value) for value in values.values()]
 
 
-def _require_divides(groups, **channels):
+def _require_flag(**flags):
+    """Refuse anything but True and False, such as "no", which Python takes for true."""
+    for name, flag in flags.items():
+        if not isinstance(flag, bool):
+            raise ValueError(f"{name}={flag!r} must be True or False: try {name}=True")
+
+
+def check_divides(groups: int, **channels: int) -> None:
+    """Refuse a number of groups that does not divide the channels."""
     for name, value in channels.items():
         if value % groups:
             above = value + groups - value % groups
@@ -71,6 +79,8 @@ def _require_number(padding, number):
 
 def _near_padding(padding, kernel, stride, dilation):
     """Return the pixels that a convolution adds before the first one."""
+    if not isinstance(padding, str):
+        return _whole(0, padding=padding)[0]
     if padding == "valid":
         return 0
     if padding == "same":
@@ -206,6 +216,7 @@ def pool_size(
     Raises:
         ValueError: Torch would refuse, or a value is not a whole number.
     """
+    _require_flag(ceil_mode=ceil_mode)
     stride = kernel if stride is None else stride
     size, kernel, stride, dilation = _whole(
         1, size=size, kernel=kernel, stride=stride, dilation=dilation
@@ -257,16 +268,17 @@ def conv_cost(
     Raises:
         ValueError: The groups do not divide the channels, or a value is below 1.
     """
+    _require_flag(bias=bias)
     in_channels, out_channels, groups = _whole(
         1, in_channels=in_channels, out_channels=out_channels, groups=groups
     )
-    _require_divides(groups, in_channels=in_channels, out_channels=out_channels)
+    check_divides(groups, in_channels=in_channels, out_channels=out_channels)
     kernel_h, kernel_w = _pair("kernel", kernel)
     output_h, output_w = _pair("output_size", output_size)
     kernel_h, output_h = _whole(1, kernel=kernel_h, output_size=output_h)
     kernel_w, output_w = _whole(1, kernel=kernel_w, output_size=output_w)
     weights = out_channels * (in_channels // groups) * kernel_h * kernel_w
-    return Cost(params=weights + out_channels * bool(bias), macs=weights * output_h * output_w)
+    return Cost(params=weights + out_channels * bias, macs=weights * output_h * output_w)
 
 
 # Receptive field
@@ -296,6 +308,9 @@ class ReceptiveField(NamedTuple):
 
 @_per_axis
 def _through(field_size, field_stride, field_offset, kernel, stride, padding, dilation):
+    field_size, field_stride = _whole(1, size=field_size, stride=field_stride)
+    if not isinstance(field_offset, Real) or not abs(field_offset) < float("inf"):
+        raise ValueError(f"offset={field_offset!r} must be a finite number: try offset=0.0")
     kernel, stride, dilation = _whole(1, kernel=kernel, stride=stride, dilation=dilation)
     near = _near_padding(padding, kernel, stride, dilation)
     span = dilation * (kernel - 1)
@@ -313,6 +328,8 @@ def receptive_field(layers: Iterable[Sequence]) -> ReceptiveField:
         layers: One (kernel, stride, padding, dilation) per layer, input first. Trailing entries
             default to torch's 1, 0, 1: (3,) is a plain 3x3 and ((1, 7),) a 1x7.
     """
+    if not isinstance(layers, Iterable) or isinstance(layers, (str, Mapping)):
+        raise ValueError(f"layers={layers!r} must list layers: try layers=[(3, 1, 1), (2, 2)]")
     field = ReceptiveField()
     for index, layer in enumerate(layers):
         if not isinstance(layer, (tuple, list)) or not 1 <= len(layer) <= 4:
@@ -345,12 +362,20 @@ class HDC(NamedTuple):
     coverage: float
 
 
+_MOST_STEPS = 2 * 10**7  # additions, a matter of seconds
+
+
 def _stack(rates, kernel):
     """Return the rates of a stack and its kernel as Python ints."""
     if not isinstance(rates, (tuple, list)) or not rates:
         raise ValueError(f"rates={rates!r} must list a rate for each layer: try rates=(1, 2, 5)")
-    rates = tuple(_whole(1, rate=rate)[0] for rate in rates)
-    return rates, *_whole(1, kernel=kernel)
+    rates, [kernel] = tuple(_whole(1, rate=rate)[0] for rate in rates), _whole(1, kernel=kernel)
+    field = sum(rates) * (kernel - 1) + 1
+    if field * kernel * len(rates) > _MOST_STEPS:
+        raise ValueError(
+            f"rates={rates} with kernel={kernel} must have a smaller field to count: try (1, 2, 5)"
+        )
+    return rates, kernel
 
 
 def contributions(rates: Sequence[int], kernel: int = 3) -> tuple[int, ...]:
@@ -417,7 +442,13 @@ def hdc_search(depth: int, max_rate: int, kernel: int = 3) -> list[HDC]:
         max_rate: The largest dilation to try; there are max_rate ** (depth - 1) stacks to check.
         kernel: Taps along an axis, the same in every layer.
     """
-    depth, max_rate = _whole(1, depth=depth, max_rate=max_rate)
+    depth, max_rate, kernel = _whole(1, depth=depth, max_rate=max_rate, kernel=kernel)
+    widest = depth * max_rate * kernel
+    if depth > 20 or max_rate ** (depth - 1) * widest * kernel > _MOST_STEPS:
+        raise ValueError(
+            f"depth={depth} with max_rate={max_rate} and kernel={kernel} must leave fewer stacks "
+            "to check: try depth=3, max_rate=12, kernel=3"
+        )
     later_rates = product(range(1, max_rate + 1), repeat=depth - 1)
     stacks = (hdc((1, *rates), kernel) for rates in later_rates)
     valid = [stack for stack in stacks if stack.accepted and not stack.holes]

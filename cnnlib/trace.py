@@ -161,8 +161,9 @@ def count_parameters(net: nn.Module) -> int:
     """Count the learnable numbers of a network, each of them once.
 
     Raises:
-        ValueError: A lazy layer has not run yet, so its parameters have no size.
+        ValueError: It is no network, or has a lazy layer that has not run, whose size is unknown.
     """
+    _check_network(net)
     if any(is_lazy(param) for param in net.parameters()):
         raise ValueError(
             "net must know the sizes of its parameters, but a lazy layer has not run yet: try "
@@ -172,6 +173,9 @@ def count_parameters(net: nn.Module) -> int:
 
 
 # The run
+
+
+_LARGEST = 2**31  # numbers of an image, as far as operations count in 32 bits
 
 
 def trace(net: nn.Module, input_shape: Sequence[int], depth: int | None = None) -> Trace:
@@ -214,7 +218,7 @@ def trace(net: nn.Module, input_shape: Sequence[int], depth: int | None = None) 
     )
 
 
-def _check_arguments(net, input_shape, depth):
+def _check_network(net):
     if not isinstance(net, nn.Module):
         name = getattr(net, "__name__", None)
         remedy = f": {name}(...) builds one, pass that" if name else ""
@@ -227,6 +231,10 @@ def _check_arguments(net, input_shape, depth):
             f"net={type(net).__name__} must set itself up: try super().__init__() as the first "
             "line of its __init__"
         )
+
+
+def _check_arguments(net, input_shape, depth):
+    _check_network(net)
     if any(isinstance(module, torch.jit.ScriptModule) for module in net.modules()):
         raise ValueError(
             f"net={type(net).__name__} must run in Python, but torch.jit has compiled part of it: "
@@ -246,6 +254,10 @@ def _check_arguments(net, input_shape, depth):
                 f"{name}={value!r} in input_shape={input_shape!r} must be a whole number, 1 or "
                 "more: try (1, 28, 28)"
             )
+    if math.prod(map(int, input_shape)) > _LARGEST:
+        raise ValueError(
+            f"input_shape={input_shape!r} must hold at most {_LARGEST:,} numbers: try (1, 28, 28)"
+        )
     if depth is not None and not _is_positive(depth):
         raise ValueError(
             f"depth={depth!r} must be a whole number, 1 or more, or None for all: try depth=1"
@@ -498,6 +510,8 @@ class _Recorder(TorchDispatchMode):
         """Run an operation; record the parameters that it uses first, and unknown work."""
         if op is _aten.convolution.default:
             _check_convolution(*args)
+        if op in (_aten.mm.default, _aten.addmm.default):
+            _check_product(*args[-2:])
         inputs = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
         call = self.running[-1]
         call.params += self._claim(inputs)
@@ -559,6 +573,13 @@ def _check_convolution(x, weight, bias, stride, padding, dilation, transposed, o
                 f"the kernel covers {_shape_text(kernel)} pixels, but the padded input has only "
                 f"{_shape_text(room)}"
             )
+
+
+def _check_product(x, weight):
+    """Refuse what torch words otherwise than for a convolution."""
+    if x.ndim == weight.ndim == 2 and x.shape[1] != weight.shape[0]:
+        wanted, given = weight.shape[0], x.shape[1]
+        raise RuntimeError(f"the weight takes {wanted} features, but the input has {given}")
 
 
 def _hint(call, root, error):

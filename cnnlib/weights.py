@@ -13,11 +13,15 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from difflib import SequenceMatcher
 from itertools import accumulate, groupby, pairwise, zip_longest
+from os import PathLike
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.serialization import get_unsafe_globals_in_checkpoint
+
+from cnnlib._checks import check_flags
 
 # Prefixes of the names in auxiliary heads.
 _OURS = ("auxiliary",)
@@ -37,8 +41,10 @@ def relative_difference(ours: Tensor, theirs: Tensor) -> float:
     """Return the norm of the difference of two tensors, divided by the norm of theirs.
 
     Raises:
-        ValueError: Their shapes differ.
+        ValueError: They are not floating-point tensors of one shape.
     """
+    if not all(isinstance(x, Tensor) and x.is_floating_point() for x in (ours, theirs)):
+        raise ValueError("ours and theirs must be floating-point tensors: try net(images)")
     if ours.shape != theirs.shape:
         raise ValueError(
             f"ours and theirs must have one shape, but have {tuple(ours.shape)} and "
@@ -68,6 +74,8 @@ def read(path: str | Path) -> dict[str, Tensor]:
     """
     import safetensors.torch  # here, since training does not need it
 
+    _require_file(path)
+    size = Path(path).stat().st_size
     with open(path, "rb") as file:  # outside the try: a missing file is Python's own error
         start = file.read(9)
     damaged, code = None, []
@@ -78,6 +86,8 @@ def read(path: str | Path) -> dict[str, Tensor]:
         else:
             if zipfile.is_zipfile(path):  # until 2020 torch wrote another format
                 with zipfile.ZipFile(path) as archive:
+                    if sum(entry.file_size for entry in archive.infolist()) > size:
+                        raise ValueError("it unpacks to more than torch.save would write")
                     damaged = archive.testzip()
                 code = sorted(get_unsafe_globals_in_checkpoint(path))
             found = {} if damaged or code else torch.load(path, "cpu", weights_only=True)
@@ -94,12 +104,18 @@ def read(path: str | Path) -> dict[str, Tensor]:
             "it was run: ask for a file that torch.save(net.state_dict(), path) wrote"
         )
     found = _without_checkpoint(found)
-    if not _is_state_dict(found):
+    if not _is_state_dict(found) or not found:
         culprits = _no_tensors(found)[:5] if isinstance(found, dict) else type(found).__name__
         raise ValueError(
             f"{path} must hold a state dict, a tensor for each name, but it holds {culprits}: save "
             "net.state_dict() alone"
         )
+    for name, value in found.items():
+        if value.numel() * value.element_size() > size:
+            raise ValueError(
+                f"{path} must hold all numbers of its tensors, but it has {size:,} bytes, too few "
+                f"for {name} {tuple(value.shape)}: save its .contiguous()"
+            )
     return found
 
 
@@ -126,9 +142,10 @@ def load(
 
     Raises:
         ValueError: The layout is unknown, state_dict is not a state dict, entries are missing,
-            unexpected or of another shape, or their order is lost. Nothing is loaded then.
+            unexpected, not finite or of another shape, or their order is lost. Nothing is loaded.
     """
-    if layout not in _THEIRS:
+    check_flags(skip_head=skip_head)
+    if not isinstance(layout, str) or layout not in _THEIRS:
         raise ValueError(f"layout={layout!r} must be 'torchvision' or 'timm': try 'torchvision'")
     state_dict = _require_state_dict(net, state_dict)
     ours, our_prefix = _without_prefix(net.state_dict())
@@ -148,6 +165,7 @@ def load(
     if any(wanted.get(name) != given.get(other) for name, other in pairs):
         raise ValueError(_explain(_misfits(pairs, wanted, given), net, ours, theirs))
 
+    _require_finite({o: (theirs[o], ours[n]) for n, o in pairs if n not in head})
     loaded = net.state_dict()
     for name, other in pairs:
         value = theirs[other]
@@ -171,13 +189,34 @@ def _without_checkpoint(found):
     return inside[0] if len(inside) == 1 else found
 
 
+def _require_file(path):
+    """Refuse what is not the path of a file; to read a pipe or a device may never end."""
+    if not isinstance(path, str | PathLike) or (Path(path).exists() and not Path(path).is_file()):
+        raise ValueError(
+            f"path={path!r} must be the path of a file, not of a folder, a pipe or a device: "
+            "try weights.read('net.pt')"
+        )
+
+
+def _require_finite(values):
+    """Refuse values, each given with the weight that it replaces, which are no finite numbers."""
+    for name, (value, own) in values.items():
+        fits = value.is_floating_point() and value.layout is torch.strided
+        fits = fits and (value.is_meta or value.to(own.dtype).isfinite().all())
+        if own.is_floating_point() and (not fits or value.is_meta > own.is_meta):
+            raise ValueError(
+                f"state_dict must hold finite floating-point numbers, but not all of {name} are "
+                f"({value.dtype}, {value.layout}, {value.device}): try another file"
+            )
+
+
 def _is_state_dict(found):
     return isinstance(found, Mapping) and not _no_tensors(found)
 
 
 def _no_tensors(found):
-    """List the names of entries that are not tensors."""
-    return [name for name, value in found.items() if not isinstance(value, Tensor)]
+    """List the names of entries that are not tensors, and names that are not text."""
+    return [n for n, x in found.items() if not (isinstance(n, str) and isinstance(x, Tensor))]
 
 
 def _require_state_dict(net, state_dict):
@@ -186,6 +225,11 @@ def _require_state_dict(net, state_dict):
         raise ValueError(
             f"net must be a network, but its type is {type(net).__name__}: try "
             "weights.load(net, state_dict)"
+        )
+    if not net.state_dict() or any(map(is_lazy, net.parameters())):
+        raise ValueError(
+            f"net={type(net).__name__} must have weights, but it has none yet: build its layers, "
+            "and run lazy ones once"
         )
     state_dict = _without_checkpoint(state_dict)
     if not isinstance(state_dict, Mapping):
@@ -198,7 +242,7 @@ def _require_state_dict(net, state_dict):
         inside = [name for name in culprits if _is_state_dict(state_dict[name])]
         remedy = f"state_dict[{inside[0]!r}]" if inside else "other.state_dict()"
         raise ValueError(
-            f"state_dict must hold a tensor for each name, but {culprits[0]!r} has the type "
+            f"state_dict must map text to tensors, but {culprits[0]!r} has the type "
             f"{type(state_dict[culprits[0]]).__name__}: try weights.load(net, {remedy})"
         )
     return state_dict

@@ -134,7 +134,10 @@ def test_a_model_is_traced_at_the_size_of_its_table(capsys, name, size):
         (["trace", "lenet", "--size", "1x2x3"], "--size: '1x2x3' must be pixels"),
         (["trace", "lenet", "--depth", "-1"], "--depth: '-1' must be a whole number from 1"),
         (["trace", "alexnet", "--size", "28"], "alexnet does not take images of 1x28x28: "),
-        (["trace", "lenet", "--size", "32"], "Try --size 28"),
+        (
+            ["trace", "lenet", "--size", "32"],
+            "in 7 (Linear), the weight takes 400 features, but the input has 576. Try --size 28",
+        ),
         (["train", "alexnet", "--size", "28"], "alexnet does not take images of 1x28x28: "),
         (["train", "lenet", "--lr", "-1"], "lr=-1.0 must be a finite number above 0"),
         (["train", "lenet", "--precision", "fp8"], "--precision: invalid choice: 'fp8'"),
@@ -145,7 +148,7 @@ def test_a_model_is_traced_at_the_size_of_its_table(capsys, name, size):
         (["train", "lenet", "--record", "/no/such/x.json"], "'/no/such/x.json' must be a file in"),
         (
             ["train", "lenet", "--epochs", "0"],
-            "epochs=0 must be a whole number from 1: try ",
+            "epochs=0 must be a whole number from 1 to 1,000,000: try ",
         ),
         (["bench", "--models", "unet"], "'unet' must classify images, not pixels: try lenet"),
         (["leaderboard", "--models", "dilated_net"], "'dilated_net' must classify images"),

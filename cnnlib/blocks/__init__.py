@@ -1,5 +1,6 @@
 """A block is a figure of a paper: one class per figure, one attribute per arm.
 
+arguments   checks of what blocks and models are built with, made before any layer
 attention   bottlenecks that weight channels or branches by the whole map: SE, SK, ResNeSt
 classic     the repeated parts of VGG and Network in Network
 conv        convolution with batch normalisation and ReLU, the unit of the others

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from cnnlib._checks import check_flags
+from cnnlib.blocks.arguments import check_counts
 from cnnlib.blocks.conv import conv_bn, conv_bn_relu
 from cnnlib.blocks.residual import shortcut
 from cnnlib.blocks.split import width_for
@@ -25,6 +27,7 @@ class SqueezeExcitation(nn.Module):
 
     def __init__(self, channels, reduction=16):
         super().__init__()
+        check_counts(channels=channels, reduction=reduction)
         hidden = max(channels // reduction, 1)
         self.gate = nn.Sequential(
             nn.AdaptiveAvgPool2d(1),
@@ -81,6 +84,8 @@ class BranchAttention(nn.Module):
 
     def __init__(self, branches, channels, hidden, bias):
         super().__init__()
+        check_flags(bias=bias)
+        check_counts(branches=branches, channels=channels, hidden=hidden)
         self.squeeze = nn.Sequential(
             nn.AdaptiveAvgPool2d(1),
             nn.Conv2d(channels, hidden, 1, bias=bias),
@@ -110,6 +115,7 @@ class SelectiveKernel(nn.Module):
 
     def __init__(self, width, stride=1):
         super().__init__()
+        check_counts(width=width, stride=stride)
         half = width // 2
         self.near = conv_bn_relu(half, width, 3, stride)
         self.far = nn.Sequential(
@@ -165,6 +171,7 @@ class SplitAttention(nn.Module):
 
     def __init__(self, width, radix=2):
         super().__init__()
+        check_counts(width=width, radix=radix)
         self.radix = radix
         self.splits = conv_bn_relu(width, radix * width, 3, groups=radix)
         hidden = max(radix * width // 4, 32)
@@ -184,6 +191,7 @@ def pooled_shortcut(in_channels, out_channels, stride):
     Source:
         He et al. 2019 (Bag of Tricks), figure 2(c): ResNet-D.
     """
+    check_counts(in_channels=in_channels, out_channels=out_channels, stride=stride)
     if stride == 1:
         return shortcut(in_channels, out_channels, stride)
     return nn.Sequential(
@@ -210,6 +218,7 @@ class ResNeStBlock(nn.Module):
 
     def __init__(self, in_channels, out_channels, stride=1, width=64, radix=2):
         super().__init__()
+        check_counts(stride=stride)
         width = width_for(out_channels, width)
         self.residual = nn.Sequential(
             conv_bn_relu(in_channels, width, 1),

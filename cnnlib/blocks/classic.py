@@ -2,6 +2,9 @@
 
 from torch import nn
 
+from cnnlib._checks import check_count
+from cnnlib.blocks.arguments import check_counts
+
 
 def vgg_group(in_channels, out_channels, convolutions):
     """Build 3x3 convolutions, each followed by a ReLU, and a pooling that halves the size.
@@ -9,6 +12,7 @@ def vgg_group(in_channels, out_channels, convolutions):
     Shape:
         (N, in_channels, H, W) -> (N, out_channels, floor(H / 2), floor(W / 2))
     """
+    check_counts(in_channels=in_channels, out_channels=out_channels, convolutions=convolutions)
     group = nn.Sequential()
     for _ in range(convolutions):
         group.append(nn.Conv2d(in_channels, out_channels, 3, padding=1))
@@ -26,6 +30,8 @@ def nin_unit(in_channels, out_channels, kernel, stride=1, padding=0):
         (N, in_channels, H, W) -> (N, out_channels, floor((H + 2 padding - kernel) / stride) + 1,
         likewise for W)
     """
+    check_counts(in_channels=in_channels, out_channels=out_channels, kernel=kernel, stride=stride)
+    check_count("padding", padding, least=0, usual=0)
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, kernel, stride, padding),
         nn.ReLU(),

@@ -2,6 +2,9 @@
 
 from torch import nn
 
+from cnnlib.arithmetic import check_divides
+from cnnlib.blocks.arguments import check_counts, check_modules
+
 
 def conv_bn(in_channels, out_channels, kernel, stride=1, groups=1):
     """Build a convolution followed by batch normalisation.
@@ -21,6 +24,14 @@ def conv_bn(in_channels, out_channels, kernel, stride=1, groups=1):
         Ioffe and Szegedy 2015. The convolution has no bias, since the normalisation would subtract
         it with the mean.
     """
+    check_counts(
+        in_channels=in_channels,
+        out_channels=out_channels,
+        kernel=kernel,
+        stride=stride,
+        groups=groups,
+    )
+    check_divides(groups, in_channels=in_channels, out_channels=out_channels)
     return nn.Sequential(
         nn.Conv2d(
             in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False
@@ -50,6 +61,7 @@ def he_init(net):
     Source:
         He et al. 2015, section 2.2, "backward propagation case".
     """
+    check_modules(net=net)
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -6,6 +6,8 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from cnnlib._checks import check_flags
+from cnnlib.blocks.arguments import check_counts
 from cnnlib.blocks.residual import bn_relu
 
 
@@ -15,6 +17,7 @@ def bn_relu_conv(in_channels, out_channels, kernel):
     Shape:
         (N, in_channels, H, W) -> (N, out_channels, H, W), for an odd kernel
     """
+    check_counts(in_channels=in_channels, out_channels=out_channels, kernel=kernel)
     conv = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=False)
     return nn.Sequential(*bn_relu(in_channels), conv)
 
@@ -36,6 +39,8 @@ class DenseLayer(nn.Module):
 
     def __init__(self, in_channels, growth_rate, bottleneck=True):
         super().__init__()
+        check_counts(in_channels=in_channels, growth_rate=growth_rate)
+        check_flags(bottleneck=bottleneck)
         width = 4 * growth_rate if bottleneck else in_channels
         self.one = bn_relu_conv(in_channels, width, 1) if bottleneck else nn.Identity()
         self.three = bn_relu_conv(width, growth_rate, 3)
@@ -95,6 +100,8 @@ class DenseBlock(nn.Module):
 
     def __init__(self, in_channels, layers, growth_rate, bottleneck=True, memory_efficient=False):
         super().__init__()
+        check_counts(in_channels=in_channels, layers=layers, growth_rate=growth_rate)
+        check_flags(memory_efficient=memory_efficient)
         self.memory_efficient = memory_efficient
         self.layers = nn.ModuleList(
             DenseLayer(in_channels + i * growth_rate, growth_rate, bottleneck)

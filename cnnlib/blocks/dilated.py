@@ -2,6 +2,8 @@
 
 from torch import nn
 
+from cnnlib.blocks.arguments import check_counts
+
 
 def dilated_conv(in_channels, out_channels, rate):
     """Build a dilated 3x3 convolution followed by batch normalisation and a ReLU.
@@ -17,6 +19,7 @@ def dilated_conv(in_channels, out_channels, rate):
     Source:
         Yu and Koltun 2016, section 2.
     """
+    check_counts(in_channels=in_channels, out_channels=out_channels, rate=rate)
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, 3, padding=rate, dilation=rate, bias=False),
         nn.BatchNorm2d(out_channels),

@@ -7,6 +7,7 @@ attributes, and `forward` ends with the concatenation.
 import torch
 from torch import nn
 
+from cnnlib.blocks.arguments import check_counts, check_table
 from cnnlib.blocks.conv import conv_bn_relu
 
 
@@ -16,9 +17,16 @@ def conv_relu(in_channels, out_channels, kernel, stride=1):
     Shape and Args:
         As in `conv_bn_relu`.
     """
+    check_counts(in_channels=in_channels, out_channels=out_channels, kernel=kernel, stride=stride)
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2), nn.ReLU(inplace=True)
     )
+
+
+def check_widths(widths):
+    """Refuse anything but a row of table 1 of Szegedy et al. 2015."""
+    row_3a = (64, (96, 128), (16, 32), 32)
+    check_table("widths", widths, (int, (int, int), (int, int), int), row_3a)
 
 
 class Inception(nn.Module):
@@ -38,6 +46,7 @@ class Inception(nn.Module):
 
     def __init__(self, in_channels, widths, unit=conv_relu):
         super().__init__()
+        check_widths(widths)
         one, (reduce3, three), (reduce5, five), pool = widths
         self.one = unit(in_channels, one, 1)
         self.three = nn.Sequential(unit(in_channels, reduce3, 1), unit(reduce3, three, 3))
@@ -60,6 +69,7 @@ class BNInception(nn.Module):
 
     def __init__(self, in_channels, widths):
         super().__init__()
+        check_widths(widths)
         one, (reduce3, three), (reduce5, five), pool = widths
         self.one = conv_bn_relu(in_channels, one, 1)
         self.three = nn.Sequential(
@@ -114,6 +124,7 @@ class AuxiliaryHead(nn.Module):
 
     def __init__(self, in_channels, num_classes, unit=conv_relu):
         super().__init__()
+        check_counts(num_classes=num_classes)
         self.features = nn.Sequential(nn.AdaptiveAvgPool2d(4), unit(in_channels, 128, 1))
         self.classifier = nn.Sequential(
             nn.Flatten(),

@@ -8,6 +8,8 @@ Source:
 import torch
 from torch import nn
 
+from cnnlib.blocks.arguments import check_counts, check_padding, check_table
+
 
 def conv_unit(in_channels, out_channels, kernel, stride=1, padding="same"):
     """Build a convolution followed by batch normalisation with eps 0.001 and a ReLU.
@@ -23,6 +25,11 @@ def conv_unit(in_channels, out_channels, kernel, stride=1, padding="same"):
         stride: Stride in pixels. Above 1 it needs padding="valid".
         padding: Either "same", which keeps the size, or "valid", which adds nothing.
     """
+    check_counts(in_channels=in_channels, out_channels=out_channels, stride=stride)
+    check_table(
+        "kernel", kernel if isinstance(kernel, tuple) else (kernel, kernel), (int, int), (1, 7)
+    )
+    check_padding(padding, stride)
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, kernel, stride, padding, bias=False),
         nn.BatchNorm2d(out_channels, eps=0.001),
@@ -199,6 +206,7 @@ class AuxiliaryHeadV3(nn.Module):
 
     def __init__(self, in_channels, num_classes):
         super().__init__()
+        check_counts(num_classes=num_classes)
         self.features = nn.Sequential(
             nn.AvgPool2d(5, stride=3),
             conv_unit(in_channels, 128, 1),

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from cnnlib.blocks.arguments import check_modules, check_table
 from cnnlib.blocks.inception_v3 import Fork, conv_unit
 
 
@@ -38,6 +39,7 @@ class StemPool(nn.Module):
 
     def __init__(self, left, right):
         super().__init__()
+        check_modules(left=left, right=right)
         self.left, self.right = left, right
 
     def forward(self, x):
@@ -108,6 +110,7 @@ class ReductionA(nn.Module):
 
     def __init__(self, in_channels, widths):
         super().__init__()
+        check_table("widths", widths, (int, int, int, int), (192, 224, 256, 384))
         k, l, m, n = widths  # noqa: E741  the letters of table 1
         self.three = conv_unit(in_channels, n, 3, stride=2, padding="valid")
         self.double_three = nn.Sequential(

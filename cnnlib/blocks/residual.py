@@ -3,6 +3,7 @@
 import torch.nn.functional as F
 from torch import nn
 
+from cnnlib.blocks.arguments import check_counts
 from cnnlib.blocks.conv import conv_bn, conv_bn_relu
 
 
@@ -15,6 +16,7 @@ def shortcut(in_channels, out_channels, stride):
     Source:
         He et al. 2016, section 3.3, option B.
     """
+    check_counts(in_channels=in_channels, out_channels=out_channels, stride=stride)
     if stride == 1 and in_channels == out_channels:
         return nn.Identity()
     return conv_bn(in_channels, out_channels, 1, stride)
@@ -82,6 +84,7 @@ class Bottleneck(nn.Module):
 
     def __init__(self, in_channels, out_channels, stride=1):
         super().__init__()
+        check_counts(out_channels=out_channels)
         if out_channels % 4:
             raise ValueError(
                 f"out_channels={out_channels} must be a multiple of 4, since the 3x3 works on a "
@@ -105,6 +108,7 @@ def bn_relu(channels):
     Shape:
         (N, channels, H, W) -> (N, channels, H, W)
     """
+    check_counts(channels=channels)
     return nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
 
 
@@ -121,6 +125,7 @@ class PreActBlock(nn.Module):
 
     def __init__(self, in_channels, out_channels, stride=1):
         super().__init__()
+        check_counts(in_channels=in_channels, out_channels=out_channels, stride=stride)
         self.activation = bn_relu(in_channels)
         self.residual = nn.Sequential(
             nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False),

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from cnnlib.blocks.arguments import check_counts
 from cnnlib.blocks.conv import conv_bn, conv_bn_relu
 from cnnlib.blocks.residual import shortcut
 
@@ -23,6 +24,7 @@ def width_for(out_channels, width=64):
     Raises:
         ValueError: The proportion is not a whole number of channels.
     """
+    out_channels, width = check_counts(out_channels=out_channels, width=width)
     step = 256 // gcd(width, 256)
     if out_channels < step or out_channels % step:
         raise ValueError(
@@ -51,6 +53,7 @@ class ResNeXtBlock(nn.Module):
 
     def __init__(self, in_channels, out_channels, stride=1, groups=32, width=4):
         super().__init__()
+        check_counts(groups=groups)
         inner = groups * width_for(out_channels, width)
         self.residual = nn.Sequential(
             conv_bn_relu(in_channels, inner, 1),
@@ -75,6 +78,7 @@ class IBN(nn.Module):
 
     def __init__(self, channels):
         super().__init__()
+        check_counts(channels=channels)
         self.halves = [channels // 2, channels - channels // 2]
         self.instance = nn.InstanceNorm2d(self.halves[0], affine=True)
         self.batch = nn.BatchNorm2d(self.halves[1])
@@ -96,6 +100,7 @@ class IBNBottleneck(nn.Module):
 
     def __init__(self, in_channels, out_channels, stride=1):
         super().__init__()
+        check_counts(in_channels=in_channels)
         width = width_for(out_channels)
         self.residual = nn.Sequential(
             nn.Conv2d(in_channels, width, 1, bias=False),
@@ -129,6 +134,7 @@ class Cascade(nn.Module):
 
     def __init__(self, width, scales):
         super().__init__()
+        check_counts(width=width, scales=scales)
         self.convs = nn.ModuleList(
             nn.Conv2d(width, width, 3, padding=1, bias=False) for _ in range(scales - 1)
         )
@@ -160,6 +166,7 @@ class SideBySide(nn.Module):
 
     def __init__(self, width, scales, stride):
         super().__init__()
+        check_counts(width=width, scales=scales, stride=stride)
         self.convs = nn.ModuleList(
             nn.Conv2d(width, width, 3, stride, padding=1, bias=False) for _ in range(scales - 1)
         )
@@ -193,6 +200,7 @@ class Res2NetBlock(nn.Module):
 
     def __init__(self, in_channels, out_channels, stride=1, width=26, scales=4):
         super().__init__()
+        check_counts(stride=stride, scales=scales)
         width = width_for(out_channels, width)
         begins = stride != 1 or in_channels != out_channels
         self.residual = nn.Sequential(

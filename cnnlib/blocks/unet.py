@@ -3,6 +3,8 @@
 import torch
 from torch import nn
 
+from cnnlib._checks import check_flags
+from cnnlib.blocks.arguments import check_counts
 from cnnlib.blocks.conv import conv_bn_relu
 
 
@@ -23,6 +25,8 @@ def double_conv(in_channels, out_channels, padded=True):
     Departures:
         The paper has the unpadded form. Most code today pads and uses batch normalisation.
     """
+    check_counts(in_channels=in_channels, out_channels=out_channels)
+    check_flags(padded=padded)
     if padded:
         return nn.Sequential(
             conv_bn_relu(in_channels, out_channels, 3),
@@ -36,6 +40,15 @@ def double_conv(in_channels, out_channels, padded=True):
     )
 
 
+def check_crop(images, size):
+    """Refuse images that are no batch, and a size that does not lie within them."""
+    sides = getattr(images, "shape", ())[2:]
+    if len(sides) != 2 or not isinstance(size, tuple | list) or len(size) != 2:
+        raise ValueError(f"size={size!r} must be (height, width), and images a batch: try (28, 28)")
+    if any(new < 1 or new > old for old, new in zip(sides, size, strict=True)):
+        raise ValueError(f"size={size!r} must lie within the images: try {tuple(sides)}")
+
+
 def center_crop(images, size):
     """Crop images to their centre. If the margins cannot be equal, the end loses one more pixel.
 
@@ -46,6 +59,7 @@ def center_crop(images, size):
         images: A batch of images.
         size: (H, W) in pixels.
     """
+    check_crop(images, size)
     top, left = ((old - new) // 2 for old, new in zip(images.shape[2:], size, strict=True))
     height, width = size
     return images[..., top : top + height, left : left + width]
@@ -65,6 +79,7 @@ class UpStep(nn.Module):
 
     def __init__(self, in_channels, out_channels, padded=True):
         super().__init__()
+        check_counts(in_channels=in_channels, out_channels=out_channels)
         self.up = nn.ConvTranspose2d(in_channels, out_channels, 2, stride=2)
         self.convs = double_conv(2 * out_channels, out_channels, padded)
 
@@ -87,6 +102,7 @@ class PlainUpStep(nn.Module):
 
     def __init__(self, in_channels, out_channels, padded=True):
         super().__init__()
+        check_counts(in_channels=in_channels, out_channels=out_channels)
         self.up = nn.ConvTranspose2d(in_channels, 2 * out_channels, 2, stride=2)
         self.convs = double_conv(2 * out_channels, out_channels, padded)
 

@@ -4,6 +4,7 @@ from functools import partial
 
 from torch import nn
 
+from cnnlib.blocks.arguments import check_counts
 from cnnlib.blocks.attention import ResNeStBlock, SEBottleneck, SKBottleneck
 from cnnlib.blocks.conv import conv_bn_relu
 from cnnlib.blocks.residual import Bottleneck
@@ -28,6 +29,7 @@ def ibn_a(in_channels: int, out_channels: int, stride: int = 1, last: int = 2048
     Source:
         Pan et al. 2018, section 3.3: deep features discriminate classes and keep their contrast.
     """
+    check_counts(out_channels=out_channels)
     block = Bottleneck if out_channels == last else IBNBottleneck
     return block(in_channels, out_channels, stride)
 
@@ -61,6 +63,7 @@ def stem_deep(in_channels: int, out_channels: int) -> nn.Sequential:
     Source:
         He et al. 2019 (Bag of Tricks), figure 2(b): ResNet-C.
     """
+    check_counts(out_channels=out_channels)
     half = out_channels // 2
     return nn.Sequential(
         conv_bn_relu(in_channels, half, 3, stride=2),

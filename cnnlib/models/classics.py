@@ -2,6 +2,7 @@
 
 from torch import nn
 
+from cnnlib.blocks.arguments import check_counts, check_table
 from cnnlib.blocks.classic import nin_unit, vgg_group
 from cnnlib.blocks.conv import he_init
 
@@ -27,6 +28,7 @@ def lenet(in_channels: int = 1, num_classes: int = 10) -> nn.Sequential:
         of the second convolution sees all six of the first. Weights are initialised as in Glorot
         and Bengio 2010: with sigmoids and PyTorch's default the network barely learns.
     """
+    in_channels, num_classes = check_counts(in_channels=in_channels, num_classes=num_classes)
     net = nn.Sequential(
         nn.Conv2d(in_channels, 6, 5, padding=2),
         nn.Sigmoid(),
@@ -61,6 +63,7 @@ def alexnet(in_channels: int = 1, num_classes: int = 10) -> nn.Sequential:
         response normalisation. torchvision's AlexNet has another table, with 64, 192, 384, 256 and
         256 channels, so its weights do not fit. Convolutions are initialised as in He et al. 2015.
     """
+    in_channels, num_classes = check_counts(in_channels=in_channels, num_classes=num_classes)
     net = nn.Sequential(
         nn.Conv2d(in_channels, 96, 11, stride=4, padding=1),
         nn.ReLU(),
@@ -116,8 +119,9 @@ class VGG(nn.Module):
 
     def __init__(self, groups, in_channels=1, num_classes=10):
         super().__init__()
+        in_channels, num_classes = check_counts(in_channels=in_channels, num_classes=num_classes)
         self.groups = nn.Sequential()
-        for convolutions, channels in groups:
+        for convolutions, channels in check_table("groups", groups, [(int, int)], GROUPS_11):
             self.groups.append(vgg_group(in_channels, channels, convolutions))
             in_channels = channels
         self.head = _linear_layers(in_channels * 7 * 7, num_classes)
@@ -156,6 +160,7 @@ def nin(in_channels: int = 1, num_classes: int = 10) -> nn.Sequential:
         Lin et al. 2014, figure 2, with the channels and kernels of their ImageNet code, which are
         those of AlexNet.
     """
+    in_channels, num_classes = check_counts(in_channels=in_channels, num_classes=num_classes)
     net = nn.Sequential(
         nin_unit(in_channels, 96, 11, stride=4),
         nn.MaxPool2d(3, stride=2),

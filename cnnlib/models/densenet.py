@@ -1,7 +1,11 @@
 """The densely connected networks of Huang et al. 2017, and a small one."""
 
+from numbers import Real
+
 from torch import nn
 
+from cnnlib._checks import check_flags
+from cnnlib.blocks.arguments import check_builders, check_counts, check_table
 from cnnlib.blocks.dense import DenseBlock, Transition
 from cnnlib.blocks.residual import bn_relu
 from cnnlib.models.resnet import stem_7x7
@@ -31,7 +35,7 @@ class DenseNet(nn.Module):
         memory_efficient: Whether to save memory in training by computing more: see `DenseBlock`.
 
     Raises:
-        ValueError: `compression` is not above 0 and at most 1.
+        ValueError: `compression` is not above 0 and at most 1, or a transition keeps no channel.
 
     Source:
         Huang et al. 2017, table 1, with the stem and the initial weights of the published code.
@@ -48,17 +52,25 @@ class DenseNet(nn.Module):
         memory_efficient=False,
     ):
         super().__init__()
-        if not 0 < compression <= 1:
+        in_channels, num_classes = check_counts(in_channels=in_channels, num_classes=num_classes)
+        check_flags(bottleneck=bottleneck, memory_efficient=memory_efficient)
+        check_builders(stem=stem)
+        channels, growth_rate, blocks = check_table("table", table, (int, int, [int]), LAYERS_121)
+        if not isinstance(compression, Real) or not 0 < compression <= 1:
             raise ValueError(
-                f"compression={compression} must be above 0 and at most 1, since a transition "
+                f"compression={compression!r} must be above 0 and at most 1, since a transition "
                 "keeps this fraction of its channels: try 0.5"
             )
-        channels, growth_rate, blocks = table
         self.stem = stem(in_channels, channels)
         self.blocks = nn.Sequential()
         for i, layers in enumerate(blocks):
             if i > 0:
                 kept = int(channels * compression)
+                if not kept:
+                    raise ValueError(
+                        f"compression={compression} must keep at least one of the {channels} "
+                        f"channels before a transition: try 0.5"
+                    )
                 self.blocks.append(Transition(channels, kept))
                 channels = kept
             self.blocks.append(

@@ -2,8 +2,10 @@
 
 from torch import nn
 
+from cnnlib._checks import check_flags
 from cnnlib.blocks import inception_v3 as v3
 from cnnlib.blocks import inception_v4 as v4
+from cnnlib.blocks.arguments import check_builders, check_counts
 from cnnlib.blocks.conv import conv_bn_relu
 from cnnlib.blocks.inception import AuxiliaryHead, Inception, MiniInception, conv_relu
 from cnnlib.blocks.inception_v3 import conv_unit
@@ -53,6 +55,9 @@ class GoogLeNet(nn.Module):
 
     def __init__(self, unit, auxiliary, in_channels=1, num_classes=10):
         super().__init__()
+        in_channels, num_classes = check_counts(in_channels=in_channels, num_classes=num_classes)
+        check_builders(unit=unit)
+        check_flags(auxiliary=auxiliary)
         self.stem = nn.Sequential(
             unit(in_channels, 64, 7, stride=2),
             nn.MaxPool2d(3, stride=2, padding=1),
@@ -88,6 +93,7 @@ def googlenet(
     in_channels: int = 1, num_classes: int = 10, batch_norm: bool = False, auxiliary: bool = False
 ) -> GoogLeNet:
     """Build GoogLeNet (Inception v1), as published without batch normalisation."""
+    check_flags(batch_norm=batch_norm)
     return GoogLeNet(conv_bn_relu if batch_norm else conv_relu, auxiliary, in_channels, num_classes)
 
 
@@ -127,6 +133,8 @@ class InceptionV3(nn.Module):
 
     def __init__(self, auxiliary, in_channels=1, num_classes=10):
         super().__init__()
+        in_channels, num_classes = check_counts(in_channels=in_channels, num_classes=num_classes)
+        check_flags(auxiliary=auxiliary)
         self.stem = stem_v3(in_channels)
         self.stage35 = nn.Sequential(
             v3.InceptionA(192, 32), v3.InceptionA(256, 64), v3.InceptionA(288, 64)
@@ -161,6 +169,7 @@ def inception_v4(in_channels: int = 1, num_classes: int = 10) -> nn.Sequential:
     Source:
         Szegedy et al. 2017, figure 9.
     """
+    in_channels, num_classes = check_counts(in_channels=in_channels, num_classes=num_classes)
     return nn.Sequential(
         conv_unit(in_channels, 32, 3, stride=2, padding="valid"),
         conv_unit(32, 32, 3, padding="valid"),
@@ -183,6 +192,7 @@ def inception_resnet_v2(in_channels: int = 1, num_classes: int = 10) -> nn.Seque
     Source:
         Szegedy et al. 2017, figure 15, with the depths of the published code: 10, 20 and 10 blocks.
     """
+    in_channels, num_classes = check_counts(in_channels=in_channels, num_classes=num_classes)
     return nn.Sequential(
         *stem_v3(in_channels),
         v4.InceptionResNetStem(),
@@ -203,6 +213,8 @@ def mini_inception(in_channels: int = 1, num_classes: int = 10, unit=conv_relu) 
     Shape:
         (N, in_channels, 28, 28) -> (N, num_classes)
     """
+    in_channels, num_classes = check_counts(in_channels=in_channels, num_classes=num_classes)
+    check_builders(unit=unit)
     return nn.Sequential(
         nn.Conv2d(in_channels, 10, 5),
         nn.MaxPool2d(2),

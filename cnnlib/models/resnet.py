@@ -1,7 +1,10 @@
 """The residual networks of He et al. 2016 and their plain companions: one skeleton, many tables."""
 
+from numbers import Integral
+
 from torch import nn
 
+from cnnlib.blocks.arguments import check_builders, check_counts, check_table
 from cnnlib.blocks.conv import conv_bn_relu, he_init
 from cnnlib.blocks.residual import BasicBlock, Bottleneck, PlainBlock, PreActBlock, bn_relu
 
@@ -41,6 +44,8 @@ def stage(block, in_channels: int, out_channels: int, blocks: int, stride: int) 
     Shape:
         (N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))
     """
+    check_builders(block=block)
+    check_counts(blocks=blocks)
     first = block(in_channels, out_channels, stride)
     return nn.Sequential(first, *(block(out_channels, out_channels) for _ in range(blocks - 1)))
 
@@ -59,8 +64,8 @@ class ResNet(nn.Module):
         in_channels: Channels of the image: 1 for grey, 3 for colour.
         num_classes: Number of classes.
         stem: A function that builds the stem from (in_channels, out_channels).
-        last_stride: Stride of the last stage. 1 keeps its rows and columns, for tasks that need to
-            know not only what there is but also where.
+        last_stride: Stride of the last stage, if it is not the only one. 1 keeps its rows and
+            columns, for tasks that need to know not only what there is but also where.
 
     Source:
         He et al. 2016, table 1. last_stride=1: Sun et al. 2018, section 3.1.
@@ -68,8 +73,12 @@ class ResNet(nn.Module):
 
     def __init__(self, block, layers, in_channels=1, num_classes=10, stem=stem_7x7, last_stride=2):
         super().__init__()
-        channels, *table = layers
-        strides = [1] + [2] * (len(table) - 2) + [last_stride]
+        in_channels, num_classes, last_stride = check_counts(
+            in_channels=in_channels, num_classes=num_classes, last_stride=last_stride
+        )
+        check_builders(block=block, stem=stem)
+        channels, *table = check_table("layers", layers, [int, (int, int)], LAYERS_18)
+        strides = [1, *[2] * (len(table) - 2), last_stride][: len(table)]
         self.stem = stem(in_channels, channels)
         self.stages = nn.Sequential()
         for (blocks, out_channels), stride in zip(table, strides, strict=True):
@@ -125,6 +134,7 @@ def stem_bare(in_channels: int, out_channels: int) -> nn.Sequential:
     Shape:
         (N, in_channels, H, W) -> (N, out_channels, ceil(H / 4), ceil(W / 4))
     """
+    check_counts(in_channels=in_channels, out_channels=out_channels)
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, 7, stride=2, padding=3, bias=False),
         nn.MaxPool2d(3, stride=2, padding=1),
@@ -159,7 +169,7 @@ def cifar_resnet(
         block: BasicBlock, or PlainBlock for the network without shortcuts.
 
     Raises:
-        ValueError: `depth` is not 6n + 2.
+        ValueError: `depth` is not 6n + 2, from 8 to 1,202.
 
     Source:
         He et al. 2016, section 4.2.
@@ -167,12 +177,14 @@ def cifar_resnet(
     Departures:
         The paper's shortcuts fill new channels with zeros (option A); these project (option B).
     """
-    n, rest = divmod(depth - 2, 6)
-    if rest or n < 1:
+    whole = isinstance(depth, Integral)
+    nearest = min(max(depth - (depth - 2) % 6, 8), 1202) if whole else 20
+    if not whole or depth != nearest:
         raise ValueError(
-            f"depth={depth} must be 6n + 2, since three stages of n blocks have two layers each: "
-            f"try {6 * max(n, 1) + 2}"
+            f"depth={depth!r} must be 6n + 2, since three stages of n blocks have two layers each, "
+            f"and at most the paper's 1,202: try {nearest}"
         )
+    n = (int(depth) - 2) // 6
     layers = [16, (n, 16), (n, 32), (n, 64)]
     return ResNet(block, layers, in_channels, num_classes, stem=stem_3x3)
 
@@ -183,6 +195,7 @@ def mini_resnet(in_channels: int = 1, num_classes: int = 10) -> nn.Sequential:
     Shape:
         (N, in_channels, 28, 28) -> (N, num_classes)
     """
+    in_channels, num_classes = check_counts(in_channels=in_channels, num_classes=num_classes)
     return nn.Sequential(
         nn.Conv2d(in_channels, 16, 5),
         nn.MaxPool2d(2),
@@ -217,5 +230,6 @@ def small_resnet(in_channels: int = 1, num_classes: int = 10, width: int = 16) -
         num_classes: Number of classes.
         width: Channels of the first block; the others have two and four times as many.
     """
+    [width] = check_counts(width=width)
     layers = [width, (1, width), (1, 2 * width), (1, 4 * width)]
     return ResNet(BasicBlock, layers, in_channels, num_classes, stem=stem_pooled)

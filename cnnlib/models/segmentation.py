@@ -3,6 +3,8 @@
 import torch
 from torch import nn
 
+from cnnlib._checks import check_flags
+from cnnlib.blocks.arguments import check_builders, check_counts, check_table
 from cnnlib.blocks.dilated import dilated_conv
 from cnnlib.blocks.unet import PlainUpStep, UpStep, double_conv
 
@@ -32,6 +34,11 @@ class UNet(nn.Module):
 
     def __init__(self, up_step, width=64, padded=True, in_channels=1, num_classes=10):
         super().__init__()
+        in_channels, num_classes, width = check_counts(
+            in_channels=in_channels, num_classes=num_classes, width=width
+        )
+        check_flags(padded=padded)
+        check_builders(up_step=up_step)
         c1, c2, c3, c4, c5 = width, 2 * width, 4 * width, 8 * width, 16 * width
         self.padded = padded
         self.down1 = double_conv(in_channels, c1, padded)
@@ -96,7 +103,25 @@ def unet(
             whose output is 184 pixels smaller than its input.
         skips: Whether to have the skip connections; without them each step up is a `PlainUpStep`.
     """
+    check_flags(skips=skips)
     return UNet(UpStep if skips else PlainUpStep, width, padded, in_channels, num_classes)
+
+
+class PatchStem(nn.Sequential):
+    """The layers that turn patches of 2x2 pixels into positions; they leave no pixel over.
+
+    Shape:
+        (N, in_channels, H, W) -> (N, width, H / 2, W / 2), for even H and W
+
+    Raises:
+        ValueError: In `forward`, if a side of the image is odd.
+    """
+
+    def forward(self, images):
+        for name, side in zip(("height", "width"), images.shape[2:], strict=True):
+            if side % 2:
+                raise ValueError(f"{name}={side} must be even: pad the images to {side + 1}")
+        return super().forward(images)
 
 
 def dilated_net(
@@ -117,13 +142,20 @@ def dilated_net(
         rates: The rate of each 3x3 convolution, from input to output, in positions of 2x2 pixels.
         width: Channels between the layers.
 
+    Raises:
+        ValueError: In `forward`, if a side of the image is odd.
+
     Source:
         Wang et al. 2018, section 3.2, for the rates.
 
     Departures:
         The paper sets the rates in a ResNet. Here nothing else widens the receptive field.
     """
-    stem = nn.Sequential(
+    in_channels, num_classes, width = check_counts(
+        in_channels=in_channels, num_classes=num_classes, width=width
+    )
+    rates = check_table("rates", rates, [int], (1, 2, 5))
+    stem = PatchStem(
         nn.Conv2d(in_channels, width, 2, stride=2, bias=False),
         nn.BatchNorm2d(width),
         nn.ReLU(inplace=True),
