@@ -323,7 +323,7 @@ def number_grid(axes: Axes, values: Any, title: str, size: int = 14) -> None:
     shades = np.abs(values)
     axes.imshow(shades, cmap="Blues", vmin=0, vmax=1.6 * shades.max() + 1e-9)
     for (row, column), value in np.ndenumerate(values):
-        color = "0.45" if value == 0 else "black"
+        color = GREY if value == 0 else "black"
         axes.text(column, row, f"{value:g}", ha="center", va="center", color=color, fontsize=size)
     axes.set_title(title, fontsize=14, loc="left")
     axes.set(xticks=np.arange(-0.5, values.shape[1]), yticks=np.arange(-0.5, values.shape[0]))
@@ -364,7 +364,7 @@ def confusion_matrix(matrix: Any, classes: Sequence[str]) -> Figure:
     shades = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for row, column in np.ndindex(counts.shape):
         share = shares[row, column]
-        color = "0.45" if share == 0 else "white" if share > 0.5 else "black"
+        color = GREY if share == 0 else "white" if share > 0.5 else "black"
         text = f"{int(counts[row, column]):,}"
         axes.text(column, row, text, ha="center", va="center", fontsize=12, color=color)
     ticks = range(len(counts))
