@@ -320,7 +320,7 @@ OTHER_ROWS = [
     ),
     *(
         (
-            f"trace(net={net!r})",
+            f"trace(net={getattr(net, '__name__', repr(net))})",
             trace,
             dict(net=net, input_shape=(1, 28, 28)),
             ("net=", "nn.Module"),
