@@ -392,5 +392,5 @@ def _raising_interrupts() -> Iterator[None]:
     finally:
         for each in caught:
             signal.signal(each, signal.default_int_handler)
-    if seen:
-        raise KeyboardInterrupt
+        if seen:  # even where what runs inside stops with an error, since nothing was completed
+            raise KeyboardInterrupt from None
