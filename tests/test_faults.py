@@ -414,6 +414,14 @@ def test_where_the_cache_is_full_a_temporary_folder_takes_the_download(
     assert files(elsewhere / "home") == []
 
 
+def test_a_failed_download_is_not_tried_in_another_folder(server, elsewhere, monkeypatch):
+    monkeypatch.delenv("CNNLIB_DATA", raising=False)
+    server.answer = ANSWERS["503"][0]
+    assert fashion_mnist(train=10, test=10).source == "synthetic stand-in"
+    assert len(server.asked) == 1
+    assert files(elsewhere) == []
+
+
 NAMES = {
     "spaces": "my course data",
     "unicode": "数据 für Übung",
