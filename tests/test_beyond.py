@@ -344,7 +344,7 @@ def test_width_is_in_proportion(out_channels, width, expected):
         ),
         (lambda: Res2NetBlock(8, 192), r"out_channels=192 must be a multiple of 128.*26.*try 256"),
         (lambda: ResNeXtBlock(8, 32), r"out_channels=32 must be a multiple of 64.*try 64"),
-        (lambda: SKBottleneck(8, 0), r"out_channels=0 must be .*try 4"),
+        (lambda: SKBottleneck(8, 0), r"out_channels=0 must be .*try out_channels=16"),
     ],
 )
 def test_a_width_that_is_no_whole_number_is_refused(make, message):

@@ -567,6 +567,7 @@ def results(folder):
     }
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_it_ends_with_the_numbers_of_a_run_left_alone(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CNNLIB_PRECISION", "fp32")
