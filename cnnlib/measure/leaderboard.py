@@ -189,6 +189,11 @@ class Leaderboard:
             build, recipe = MODELS[name].build, recipe or MODELS[name].recipe
         elif recipe is None:
             recipe = _recipe_of(protocol)
+        if _shares_weights(build(), build()):
+            raise ValueError(
+                f"build={getattr(build, '__name__', build)!r} must build new weights per seed, "
+                "but it returns the same ones twice: try a function that builds the network"
+            )
         data = fashion_mnist(
             recipe.size if size is None else size,
             protocol.batch_size or recipe.batch_size,
@@ -201,12 +206,6 @@ class Leaderboard:
         self.about = (self.about or _about(data.device.type)) | {"data": data.source}
         settings = _fit_settings(protocol, recipe)
         cost = costs(build(), data.shape, data.train.batch_size)  # refuses what does not fit
-        first, second = list(build().parameters()), list(build().parameters())
-        if any(new is old for new, old in zip(second, first, strict=False)):
-            raise ValueError(
-                f"build={getattr(build, '__name__', build)!r} must build new weights per seed, "
-                "but it returns the same ones twice: try a function that builds the network"
-            )
         accuracies = []
         for seed in range(check_count("seeds", protocol.seeds, usual=3)):
             torch.manual_seed(seed)
@@ -303,6 +302,13 @@ def _recipe_of(protocol: Protocol) -> Recipe:
             "recipe=Recipe(size=28, batch_size=128, lr=0.05)"
         )
     return Recipe(28, protocol.batch_size, protocol.lr)
+
+
+def _shares_weights(first, second):
+    """Return whether two networks have a parameter in common."""
+    if not (isinstance(first, nn.Module) and isinstance(second, nn.Module)):
+        return False  # which is refused where the network is traced
+    return not {*map(id, first.parameters())}.isdisjoint(map(id, second.parameters()))
 
 
 def _fit_settings(protocol: Protocol, recipe: Recipe) -> dict:
