@@ -172,8 +172,7 @@ class RepeatedBatch(Batches):
 
     times: int = 1
 
-    def __post_init__(self):
-        """Take images as a network does, in place of bytes."""
+    def __post_init__(self):  # not that of Batches: these images are not bytes, but a network's
         self.times = check_count("times", self.times, usual=2)
 
     def __len__(self):
