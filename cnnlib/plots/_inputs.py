@@ -23,10 +23,11 @@ def check_numbers(name: str, values: Any, ndim: int | None = None) -> np.ndarray
         array = as_array(values)
     except (RuntimeError, TypeError, ValueError) as error:  # no rows of one length; no memory
         raise ValueError(f"{name} must be numbers in rows of one length: {error}") from error
+    # NumPy before 1.24 makes an array of objects from rows of several lengths.
     if array.ndim == 0 or (array.size and array.dtype.kind not in "biuf"):
         raise ValueError(
-            f"{name} of type {type(values).__name__} must be numbers: try a list, an array or a "
-            "tensor of them"
+            f"{name} of type {type(values).__name__} must be numbers in rows of one length: try a "
+            "list, an array or a tensor of them"
         )
     if array.size and not np.isfinite(array).all():
         raise ValueError(
