@@ -395,13 +395,52 @@ def test_a_file_that_is_no_checkpoint_is_refused_and_kept(tmp_path, kind):
     assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda saved: saved.pop("optimizer"),
+        lambda saved: saved.update(identity=3),
+        lambda saved: saved["history"]["rows"][0].update(test_loss="x"),
+        lambda saved: saved["state_dict"]["5.bias"].fill_(math.nan),
+        lambda saved: saved["state_dict"].update(more=torch.ones(1)),
+        lambda saved: saved["optimizer"]["state"][0].update(momentum_buffer=torch.ones(1)),
+        lambda saved: saved.update(random=[]),
+    ],
+    ids=["no optimiser", "identity", "a row", "NaN", "one more weight", "momentum", "random"],
+)
+def test_a_file_that_somebody_has_edited_is_refused_and_kept(tmp_path, edit):
+    path = tmp_path / "net.pt"
+    run(path, epochs=1)
+    saved = torch.load(path, weights_only=True)
+    edit(saved)
+    torch.save(saved, path)
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=r"checkpoint='.*' must be a whole file that fit wrote"):
+        run(path)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.skipif(not FORKS, reason="the processes are forked")
+def test_a_second_kernel_is_told_and_the_first_one_ends_whole(tmp_path):
+    path, epochs = tmp_path / "net.pt", 30
+    first = forked(partial(run, path, epochs=epochs))
+    while epochs_in(path) == 0:
+        time.sleep(0.01)
+    with pytest.raises(ValueError, match="must be of one process, and another one trains into it"):
+        run(path, epochs=epochs)
+    first.join()
+    assert first.exitcode == 0
+    assert_equal(run(path, epochs=epochs), run(epochs=epochs))
+    assert [file.name for file in tmp_path.iterdir()] == ["net.pt"]
+
+
 def refused(path, message):
     """Expect a refusal before the first step."""
     with pytest.raises(ValueError, match=rf"checkpoint='.*' must be a file {message}"):
         fit(nn.Identity(), ToyData(), 1, 0.1, checkpoint=path)
 
 
-@pytest.mark.parametrize("name", ["no/net.pt", "", "..", "a" * 300, 3])
+@pytest.mark.parametrize("name", ["no/net.pt", "", "..", "a" * 300, "a\0b", 3])
 def test_a_path_where_no_file_can_be_is_refused(tmp_path, name):
     message = (
         r"that can be written \(File name too long\): try" if name == "a" * 300 else "in a fol"

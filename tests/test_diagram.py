@@ -292,6 +292,13 @@ def test_blocks_stand_side_by_side_under_their_names():
     assert titles[0].get_position()[0] < titles[1].get_position()[0]
 
 
+def test_names_replace_those_of_the_classes():
+    blocks = nin_unit(8, 8, 3), BasicBlock(8, 8)
+    (axes,) = block_diagram(*blocks, names=["NiN", "ResNet"]).axes
+    titles = [text.get_text() for text in axes.texts if text.get_fontsize() == 15]
+    assert titles == ["NiN", "ResNet"]
+
+
 def test_drawing_a_block_leaves_it_alone():
     block = BasicBlock(4, 4)
     before = {name: value.clone() for name, value in block.state_dict().items()}
@@ -309,6 +316,9 @@ def test_drawing_a_block_leaves_it_alone():
         ({"blocks": [BasicBlock(8, 4)], "input_shapes": [(3, 8, 8)]}, "what BasicBlock takes"),
         ({"blocks": [BasicBlock(8, 4)], "input_shapes": UP}, "what BasicBlock takes"),
         ({"blocks": [BasicBlock]}, "must be an nn.Module: build it, then pass it"),
+        ({"blocks": [BasicBlock(8, 4)], "names": ["a", "b"]}, "one name per block .1."),
+        ({"blocks": [BasicBlock(8, 4)], "names": "a"}, "names='a' must be a list"),
+        ({"blocks": [BasicBlock(8, 4)], "names": [5]}, "names=.5. must be a list"),
     ],
 )
 def test_block_diagram_refusals(arguments, message):

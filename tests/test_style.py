@@ -56,6 +56,20 @@ def test_has_every_room(path):
     assert "minutes" in notebooks.read(path)[0].source
 
 
+def test_links_lead_to_the_next_lecture_and_to_what_goes_deeper(path):
+    links = re.findall(r"\]\(([^)#]+\.ipynb)\)", path.read_text(encoding="utf-8"))
+    found = {(path.parent / link).resolve() for link in links}
+    assert all(target.exists() for target in found)
+    same = {other for other in notebooks.PATHS if other.name[:2] == path.name[:2]}
+    deeper = {other for other in same if other.parent.name == "deeper"}
+    if path in deeper:
+        assert same - deeper <= found
+    else:
+        number = int(path.name[:2]) + 1
+        following = set(path.parent.glob(f"{number:02}_*.ipynb"))
+        assert deeper | following <= found
+
+
 def test_no_name_is_bound_in_two_cells(path):
     """Else a cell that is run again after the whole notebook may see another thing."""
     names = Counter()

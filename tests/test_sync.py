@@ -97,11 +97,25 @@ def definitions(tree):
 
 
 class _WithoutChecks(ast.NodeTransformer):
-    """Removes statements that only check arguments, such as check_counts(stride=stride)."""
+    """Removes checks of arguments: check_counts(width=width), or width, radix = check_counts(...).
+
+    The second form makes Python's integers of NumPy's, which may wrap around in a product.
+    """
 
     def visit_Expr(self, node):
-        name = getattr(getattr(node.value, "func", None), "id", "")
-        return None if name.startswith("check_") else node
+        return None if _is_check(node.value) else node
+
+    def visit_Assign(self, node):
+        if not _is_check(node.value):
+            return node
+        returned = [x.id for x in ast.walk(node.targets[0]) if isinstance(x, ast.Name)]
+        checked = [(keyword.arg, ast.unparse(keyword.value)) for keyword in node.value.keywords]
+        return None if checked == [(name, name) for name in returned] else node
+
+
+def _is_check(value):
+    """Return whether an expression is the call of a check."""
+    return getattr(getattr(value, "func", None), "id", "").startswith("check_")
 
 
 def dump(node):

@@ -28,20 +28,28 @@ _TEXT, _SMALL_TEXT, _TITLE_TEXT = 12, 11, 15  # points
 
 
 def block_diagram(
-    *blocks: nn.Module, input_shapes: Sequence[Sequence[int]] | None = None
+    *blocks: nn.Module,
+    input_shapes: Sequence[Sequence[int]] | None = None,
+    names: Sequence[str] | None = None,
 ) -> Figure:
     """Draw blocks side by side from the input at the bottom, labelled as in "3x3, 64 /2".
 
     Args:
         blocks: One or more modules. A label names kernel, channels, and "/2" for a stride of 2.
         input_shapes: (channels, height, width) of each input, for blocks that take several.
+        names: One title per block; without them, the classes, and none for an nn.Sequential.
 
     Raises:
-        ValueError: There is no block, or one fails on such inputs.
+        ValueError: There is no block, one fails on such inputs, or it has no name among `names`.
     """
     if not blocks:
         raise ValueError("blocks is empty: pass at least one module")
-    names = ["" if isinstance(block, nn.Sequential) else type(block).__name__ for block in blocks]
+    if names is None:
+        names = [
+            "" if isinstance(block, nn.Sequential) else type(block).__name__ for block in blocks
+        ]
+    elif not isinstance(names, list | tuple) or [str] * len(blocks) != [type(n) for n in names]:
+        raise ValueError(f"names={names!r} must be a list with one name per block ({len(blocks)})")
     layouts = [_Layout(graph(block, input_shapes)) for block in blocks]
     widths = [max(x.width, 0.14 * len(name)) for x, name in zip(layouts, names, strict=True)]
     bottom = _TITLE if any(names) else 0.05
