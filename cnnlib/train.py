@@ -212,6 +212,8 @@ def fit(
         error.history = history  # type: ignore[attr-defined]
         raise
     finally:
+        if checkpoint is not None:
+            saved.close()
         display.close()
         net.eval()
     return history
