@@ -314,6 +314,11 @@ def test_layers_in_channels_last(layer):
     assert field(net, SHAPE) == support(net, SHAPE) == 5
 
 
+def test_the_first_operation_may_be_a_view_of_the_image():
+    net = Net(lambda net, x: F.avg_pool2d(x.flatten(2).unflatten(2, x.shape[2:]), 3))
+    assert field(net, SHAPE) == 3
+
+
 def test_transposed_maps_keep_their_height_and_width():
     net = around(Net(lambda net, x: F.avg_pool2d(x.transpose(2, 3), (1, 5))))
     assert field(net, SHAPE) == (3 + 4 + 2 * 5, 3 + 2)

@@ -938,25 +938,25 @@ def test_a_failure_names_layer_got_wanted_and_what_ran():
     [
         (
             nn.Linear(100, 10),
-            "but wants in_features=100: put nn.Flatten() before it and set in_features=64",
+            "but wants in_features=100: put nn.Flatten() before it and set in_features=128",
         ),
-        (nn.BatchNorm2d(3), "got (1, 1, 8, 8) but wants num_features=3: set num_features=1"),
-        (nn.GroupNorm(1, 3), "got (1, 1, 8, 8) but wants num_channels=3: set num_channels=1"),
-        (nn.ConvTranspose2d(3, 1, 2), "got (1, 1, 8, 8) but wants in_channels=3"),
+        (nn.BatchNorm2d(3), "got (1, 2, 8, 8) but wants num_features=3: set num_features=2"),
+        (nn.GroupNorm(1, 3), "got (1, 2, 8, 8) but wants num_channels=3: set num_channels=2"),
+        (nn.ConvTranspose2d(3, 1, 2), "got (1, 2, 8, 8) but wants in_channels=3"),
         (
-            nn.Conv2d(1, 4, 9),
+            nn.Conv2d(2, 4, 9),
             "The error: the kernel covers 9x9 pixels, but the padded input has only 8x8",
         ),
-        (nn.MaxPool2d(9), "The error: Given input size: (1x8x8). Calculated output size: (1x0"),
-        (Net(lambda net, x: torch.cat([x, x[:, :, 1:]], 1)), "1 (Net) got (1, 1, 8, 8).\n"),
+        (nn.MaxPool2d(9), "The error: Given input size: (2x8x8). Calculated output size: (2x0"),
+        (Net(lambda net, x: torch.cat([x, x[:, :, 1:]], 1)), "1 (Net) got (1, 2, 8, 8).\n"),
         (Net(lambda net, x: x.nope), "The error: 'Tensor' object has no attribute 'nope'"),
     ],
 )
 def test_failures_say_what_was_wanted(layer, expected):
-    message = message_of(nn.Sequential(nn.ReLU(), layer), (1, 8, 8))
+    message = message_of(nn.Sequential(nn.ReLU(), layer), (2, 8, 8))
     assert expected in message
     assert message.startswith("1 (")
-    assert "Ran before it: 0 (ReLU) -> 1x8x8." in message
+    assert "Ran before it: 0 (ReLU) -> 2x8x8." in message
 
 
 @pytest.mark.parametrize(
