@@ -53,6 +53,7 @@ def test_has_every_room(path):
     rooms = DEEPER_ROOMS if path.parent.name == "deeper" else ROOMS
     missing = [room for room in rooms if not any(room in heading for heading in headings)]
     assert not missing
+    assert not any("$" in heading for heading in headings)  # a table of contents shows no formula
     assert "minutes" in notebooks.read(path)[0].source
 
 
