@@ -243,6 +243,15 @@ def channel_attention(x):
     return x * F.conv1d(means, kernel, padding=1)[0, 0, :, None, None].sigmoid()
 
 
+def learned_queries(x):
+    """Attend from queries that see nothing to the channels, whose features are all positions."""
+    channels = x.flatten(2)[:, None]  # of one head
+    queries = weights_like(x, 1, 1, 3, 480).expand(len(x), -1, -1, -1)
+    assert x.isfinite().all()  # on real numbers, where attention is a single operation
+    heads = F.scaled_dot_product_attention(queries, channels, channels)
+    return heads[:, 0].unflatten(2, x.shape[2:])
+
+
 def pyramid_pooling(x):
     pooled = F.adaptive_avg_pool2d(x, 1)
     return torch.cat([x, F.interpolate(pooled, x.shape[2:], mode="bilinear")], 1)
@@ -267,6 +276,9 @@ OPERATIONS = {
     "selected channels": lambda x: torch.index_select(x, 1, torch.tensor([2, 0], device=x.device)),
     "flipped channels": lambda x: x.flip(1),
     "unbound channels": lambda x: torch.stack(x.unbind(1)[:2], 1),
+    "norm of a list of positions": lambda x: (
+        F.layer_norm(x.movedim(1, 3).flatten(0, 2), (4,)).view(-1, 20, 24, 4).movedim(3, 1)
+    ),
     "rolled channels": lambda x: x.roll(1, 1),
     "shuffled channels": shuffle,
     "in place": lambda x: F.elu_(1 * x) + F.hardtanh_(1 * x) + F.leaky_relu_(1 * x),
@@ -291,6 +303,7 @@ OPERATIONS = {
     "non-local": non_local,
     "class token": class_token,
     "channel attention": channel_attention,
+    "learned queries": learned_queries,
     "pyramid pooling": pyramid_pooling,
     "smaller, nearest": resize(size=(7, 9)),
     "larger, nearest-exact": resize(size=(30, 36), mode="nearest-exact"),
