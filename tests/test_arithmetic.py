@@ -506,6 +506,11 @@ REFUSALS = [
     (lambda: hdc_search(0, 5), "depth=0 must be a whole number, 1 or more: try depth=1"),
     (lambda: hdc_search(3, 0), "max_rate=0 must be a whole number, 1 or more: try max_rate=1"),
     (lambda: hdc_search(3, 5, 0), "kernel=0 must be a whole number, 1 or more: try kernel=1"),
+    (
+        lambda: hdc_search(2, 1100),
+        "depth=2 with max_rate=1100 and kernel=3 must leave fewer stacks to check: try depth=3, "
+        "max_rate=12, kernel=3",
+    ),
 ]
 
 

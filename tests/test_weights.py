@@ -195,6 +195,15 @@ def test_what_does_not_fit_is_refused_in_one_error_and_nothing_is_loaded(state, 
     assert same(before, net.state_dict()) == set(before)
 
 
+@pytest.mark.parametrize(("count", "rest"), [(5, ""), (6, "\n  and 1 more")])
+def test_five_misfits_are_shown_and_the_others_are_counted(count, rest):
+    net, other = (
+        nn.Sequential(*(nn.Linear(width, 2, bias=False) for _ in range(count))) for width in (2, 3)
+    )
+    with pytest.raises(ValueError, match=rf"4\.weight \(2, 2\) +4\.weight \(2, 3\){rest}\nTry"):
+        weights.load(net, other.state_dict())
+
+
 def test_another_number_of_classes_is_refused_without_skip_head(state):
     with pytest.raises(ValueError, match=r"in 2 entries(?s:.)*head\.2\.weight \(10, 512\)"):
         weights.load(ours(num_classes=10), state)
