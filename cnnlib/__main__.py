@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import functools
 import json
+import math
 import os
 import re
 import signal
@@ -14,6 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from torch.utils._pytree import tree_map
 
 from cnnlib.backend import distributed, peer_failed
 from cnnlib.data import fashion_mnist, fashion_scenes
@@ -115,6 +117,9 @@ def _train(arguments):
 
 def _train_in_process(arguments, rank):
     """Train in the process `rank`. Only rank 0 reports and writes."""
+    files = [os.path.realpath(path) for path in (arguments.record, arguments.checkpoint) if path]
+    if len(set(files)) < len(files):
+        raise ValueError("--record must name another file than --checkpoint: try --record r.json")
     model = MODELS[arguments.model]
     recipe = dataclasses.replace(
         model.recipe, **_given(arguments, "size", "batch_size", "lr", "momentum")
@@ -160,9 +165,11 @@ def _train_in_process(arguments, rank):
             stop = "another process of this run has ended, so training stops"
         elif isinstance(error, BrokenPipeError | RuntimeError):
             raise
+    if not stop and history.rows and not math.isfinite(history.last.test_loss):
+        stop, code = f"the test loss is {history.last.test_loss}: try a smaller --lr", FAILED
     if stop:
         _say(stop, code)
-    record = dataclasses.asdict(history) | {"model": arguments.model, "stop": stop}
+    record = _as_json(dataclasses.asdict(history) | {"model": arguments.model, "stop": stop})
     if arguments.record and rank == 0:
         from cnnlib.measure.records import write_json
 
@@ -272,6 +279,15 @@ def _checked_trace(name, net, shape, depth):
             f"{name} does not take images of {'x'.join(map(str, shape))}: "
             f"{f'in {layer[0]}, ' if layer else ''}{reason}. Try --size {MODELS[name].recipe.size}"
         ) from error
+
+
+def _as_json(record):
+    """Return a record with null for what is infinite or NaN, which JSON cannot hold."""
+
+    def finite(value):
+        return value if not isinstance(value, float) or math.isfinite(value) else None
+
+    return tree_map(finite, record)
 
 
 def _out_of_memory(error):
@@ -403,7 +419,7 @@ def _sides(text):
 
 def _folder(text):
     """Return the name of a folder, which need not exist."""
-    if Path(text).exists() and not Path(text).is_dir():
+    if not text or (os.path.exists(text) and not os.path.isdir(text)):
         raise argparse.ArgumentTypeError(f"{text!r} must be a folder: try my_results")
     return text
 
@@ -411,7 +427,11 @@ def _folder(text):
 def _new_file(text):
     """Return the path of a file in an existing folder."""
     path = Path(text)
-    if not path.parent.is_dir() or (path.exists() and not path.is_file()):
+    try:
+        fits = path.parent.is_dir() and (path.is_file() or not path.exists())
+    except (OSError, ValueError):  # a name that is too long, or holds a NUL
+        fits = False
+    if not fits:
         raise argparse.ArgumentTypeError(f"{text!r} must be a file in a folder that exists")
     return path
 

@@ -44,7 +44,7 @@ class Checkpoint:
             contents = states | {"random": random, "identity": self.identity}
             contents = tree_map(_without_numpy, contents)
             buffer = io.BytesIO()  # not the file: on a full disk torch's message does not say so
-            torch.save(contents | {"crc32": _crc32(contents)}, buffer)
+            torch.save(contents | {"crc32": crc32_of(contents)}, buffer)
             write(self.path, buffer.getbuffer())
 
     def resume(self) -> None:
@@ -124,7 +124,7 @@ def _read(path):
     with suppress(Exception), zipfile.ZipFile(path) as archive:  # garbage can raise anything
         if archive.testzip() is None:  # torch compares no checksums
             saved = torch.load(path, "cpu", weights_only=True)
-            if saved.pop("crc32") == _crc32(saved):
+            if saved.pop("crc32") == crc32_of(saved):
                 return saved
     raise ValueError(
         f"checkpoint={str(path)!r} must be a whole file that fit wrote, or none: try another file"
@@ -136,8 +136,8 @@ def _without_numpy(value):
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _crc32(contents):
-    """Return the checksum of all values and of their names: who changes one is found out."""
+def crc32_of(contents):
+    """Return the checksum of all values in lists and dictionaries, and of their names."""
     values, names = tree_flatten(contents)
     crc32 = zlib.crc32(str(names).encode())
     for value in values:

@@ -163,10 +163,10 @@ def choose_backend(
         ValueError: The precision, or CNNLIB_PRECISION, is not one of the three, or the device is
             not one of this machine.
     """
-    is_auto, name = precision == "auto", "precision"
+    is_auto, name = isinstance(precision, str) and precision == "auto", "precision"
     if is_auto and os.environ.get("CNNLIB_PRECISION"):
         name, precision = "CNNLIB_PRECISION", os.environ["CNNLIB_PRECISION"]
-    if precision not in ("auto", "bf16", "fp32"):
+    if not isinstance(precision, str) or precision not in ("auto", "bf16", "fp32"):
         raise ValueError(
             f"{name}={precision!r} must be 'auto', 'bf16' or 'fp32': try {name}='auto'"
         )

@@ -11,6 +11,7 @@ from itertools import chain
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
@@ -133,10 +134,9 @@ def check_functions(optimizer: Any = None, schedule: Any = None, loss: Any = Non
 
 def check_parameters(parameters: Iterable[Tensor]) -> list[Tensor]:
     """Return the weights of a network as a list, or refuse what is not."""
-    found = list(parameters) if isinstance(parameters, Iterable) else []
-    if isinstance(parameters, Tensor) or not all(isinstance(each, Tensor) for each in found):
-        found = []
-    if not found:
+    is_list = isinstance(parameters, Iterable) and not isinstance(parameters, Tensor | np.ndarray)
+    found = list(parameters) if is_list else []
+    if not found or not all(isinstance(x, Tensor) and x.is_leaf for x in found):
         raise ValueError(
             f"parameters={parameters!r} must be the weights of a network: try net.parameters()"
         )
@@ -293,11 +293,11 @@ def check_scores_alone(net: nn.Module, outputs: Any) -> None:
 
 def check_batch(net: nn.Module, images: Any, labels: Any) -> None:
     """Refuse images and labels that are not a batch which the network can train on."""
-    is_batch = isinstance(images, Tensor) and images.ndim == 4 and images.is_floating_point()
-    if not is_batch or not isinstance(labels, Tensor) or len(labels) != len(images):
+    is_batch = isinstance(images, Tensor) and images.ndim == 4 and images.dtype == torch.float32
+    if not is_batch or not isinstance(labels, Tensor) or labels.shape[:1] != images.shape[:1]:
         given = [getattr(each, "shape", type(each).__name__) for each in (images, labels)]
         raise ValueError(
-            f"images and labels of {given[0]} and {given[1]} must be one batch of floating-point "
+            f"images and labels of {given[0]} and {given[1]} must be one batch of float32 "
             "images (N, C, H, W) and their labels: try next(iter(data.train))"
         )
     backend = choose_backend(images.device, "fp32")
@@ -310,6 +310,8 @@ def check_batch(net: nn.Module, images: Any, labels: Any) -> None:
 
 def _rehearse(net, batches, backend, images, training):
     """Return the Backend and the outputs of a network, once these fit the labels."""
+    if training and not torch.is_grad_enabled():
+        raise ValueError("torch must record gradients in training: try it outside torch.no_grad()")
     _initialise_lazy(net, batches.shape)
     backend, outputs = choose_memory_format(net, batches.shape, backend, images, training)
     if outputs is not UNKNOWN:
@@ -362,11 +364,7 @@ def _check_scores(name, outputs, labels, images):
 
 
 def choose_memory_format(
-    net: nn.Module,
-    shape: tuple[int, ...],
-    backend: Backend,
-    images: int = 2,
-    training: bool = True,
+    net: nn.Module, shape: tuple[int, ...], backend: Backend, images: int = 2, training: bool = True
 ) -> tuple[Backend, Any]:
     """Run a forward pass on the meta device, and find the network's memory format.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import time
-import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR
 
 from cnnlib import preflight, progress
-from cnnlib._checkpoint import Checkpoint
+from cnnlib._checkpoint import Checkpoint, crc32_of
 from cnnlib._checks import check_flags, check_number
 from cnnlib.backend import Backend, choose_backend
 
@@ -519,13 +518,9 @@ def _identify(recipe, data, backend, loss, net, optimizer, scheduler):
 
     A function is known by its name. The number of epochs counts unless the rate is constant.
     """
-    crc32 = 0
-    for batches in (data.train, data.test):
-        for tensor in (batches.images, batches.labels):
-            crc32 = zlib.crc32(tensor.cpu().contiguous().numpy(), crc32)
     settings = scheduler.state_dict().items()
     identity = recipe | {
-        "data_crc32": crc32,
+        "data_crc32": crc32_of([(each.images, each.labels) for each in (data.train, data.test)]),
         "transforms": [_name(each) for each in getattr(data.train, "transforms", ())],
         "loss": _name(loss),
         "memory_format": backend.memory_format,

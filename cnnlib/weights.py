@@ -43,13 +43,16 @@ def relative_difference(ours: Tensor, theirs: Tensor) -> float:
     Raises:
         ValueError: They are not floating-point tensors of one shape.
     """
-    if not all(isinstance(x, Tensor) and x.is_floating_point() for x in (ours, theirs)):
+    pair = ours, theirs
+    if not all(isinstance(x, Tensor) and x.is_floating_point() and not x.is_meta for x in pair):
         raise ValueError("ours and theirs must be floating-point tensors: try net(images)")
     if ours.shape != theirs.shape:
         raise ValueError(
             f"ours and theirs must have one shape, but have {tuple(ours.shape)} and "
             f"{tuple(theirs.shape)}: try the same images in both networks"
         )
+    if theirs.count_nonzero() == 0:
+        raise ValueError("theirs must not be all 0, which nothing is relative to: try other images")
     return ((ours - theirs).norm() / theirs.norm()).item()
 
 
@@ -191,7 +194,12 @@ def _without_checkpoint(found):
 
 def _require_file(path):
     """Refuse what is not the path of a file; to read a pipe or a device may never end."""
-    if not isinstance(path, str | PathLike) or (Path(path).exists() and not Path(path).is_file()):
+    try:
+        named = isinstance(path, str | PathLike) and "\0" not in str(path)
+        fits = named and (Path(path).is_file() or not Path(path).exists())
+    except OSError:  # the name is too long
+        fits = False
+    if not fits:
         raise ValueError(
             f"path={path!r} must be the path of a file, not of a folder, a pipe or a device: "
             "try weights.read('net.pt')"
@@ -221,7 +229,7 @@ def _no_tensors(found):
 
 def _require_state_dict(net, state_dict):
     """Return the state dict in the argument, or say which line to type instead."""
-    if not isinstance(net, nn.Module):
+    if not isinstance(net, nn.Module) or not hasattr(net, "_modules"):
         raise ValueError(
             f"net must be a network, but its type is {type(net).__name__}: try "
             "weights.load(net, state_dict)"

@@ -23,7 +23,7 @@ def calls(monkeypatch):
 
     def fit(net, data, epochs, lr, **settings):
         found.append(settings | {"transforms": data.train.transforms, "lr": lr, "epochs": epochs})
-        last = types.SimpleNamespace(test_accuracy=0.9 + 0.001 * len(found))
+        last = types.SimpleNamespace(test_accuracy=0.9 + 0.001 * len(found), test_loss=0.1)
         return types.SimpleNamespace(interrupted=False, last=last)
 
     monkeypatch.setattr(ablation, "fit", fit)

@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 from collections import namedtuple
+from types import SimpleNamespace
 
 import pytest
 from test_main import run
@@ -30,6 +31,7 @@ def test_a_machine_that_is_ready(capsys, monkeypatch):
     assert "jupyterlab" in findings[1]["text"]
     assert "finds cnnlib" in findings[5]["text"]
     assert "2,000 images twice in" in findings[6]["text"]
+    assert "the code of a lecture takes about" in findings[6]["text"]
 
 
 def test_one_fault_hides_no_other(capsys, monkeypatch):
@@ -44,6 +46,25 @@ def test_one_fault_hides_no_other(capsys, monkeypatch):
         "                -> try the other end",
         "ok    lamp      it is lit",
     ]
+
+
+def test_a_check_that_fails_itself_hides_no_other():
+    def broken():
+        raise RuntimeError("no memory")
+
+    one, other = doctor.examine({"training": broken, "lamp": lambda: "it is lit"})
+    assert (one.fine, one.text, other.fine) == (False, "RuntimeError: no memory", True)
+    assert doctor.examine({}) == []
+
+
+def test_a_machine_that_is_too_slow(monkeypatch):
+    seconds = iter([0, 63])
+    monkeypatch.setattr(doctor.time, "perf_counter", lambda: next(seconds))
+    last = SimpleNamespace(test_accuracy=0.8)
+    monkeypatch.setattr(doctor, "fit", lambda *_, **__: SimpleNamespace(last=last, banner=""))
+    finding = find("training")
+    assert not finding.fine
+    assert "takes about 21 minutes" in finding.text and "faster machine" in finding.remedy
 
 
 def test_a_python_that_is_too_old(monkeypatch):

@@ -163,7 +163,7 @@ def test_a_seed_decides_the_initial_weights_and_the_order(small, monkeypatch):
 
     def fit(net, data, epochs, *, seed, **settings):
         seen.append((seed, net[0].weight.clone()))
-        last = types.SimpleNamespace(test_accuracy=seed / 10)
+        last = types.SimpleNamespace(test_accuracy=seed / 10, test_loss=0.1)
         return types.SimpleNamespace(interrupted=False, last=last)
 
     monkeypatch.setattr(module, "fit", fit)
@@ -197,7 +197,7 @@ def settings(small, monkeypatch):
     def fit(net, data, epochs, *, lr, optimizer, **others):
         defaults = optimizer(net.parameters(), lr).defaults
         found.append((data.shape[1], data.train.batch_size, lr, defaults.get("momentum")))
-        last = types.SimpleNamespace(test_accuracy=0.5)
+        last = types.SimpleNamespace(test_accuracy=0.5, test_loss=0.1)
         return types.SimpleNamespace(interrupted=False, last=last)
 
     monkeypatch.setattr(module, "fit", fit)

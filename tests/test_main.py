@@ -256,10 +256,20 @@ def test_weights_that_are_not_saved_are_not_announced(capsys, monkeypatch, tmp_p
     measure = command.fit.__globals__["_measure"]
     spoilt = lambda *arguments: dataclasses.replace(measure(*arguments), loss=float("nan"))  # noqa: E731
     monkeypatch.setitem(command.fit.__globals__, "_measure", spoilt)
-    code, out, _ = run(capsys, *TINY, "--checkpoint", tmp_path / "net.pt")
-    assert code == 0
+    log = tmp_path / "log.json"
+    code, out, err = run(capsys, *TINY, "--checkpoint", tmp_path / "net.pt", "--record", log)
+    assert code == 1
+    assert "cnnlib: the test loss is nan: try a smaller --lr" in err
     assert "after epoch 2 of 2" in out
     assert "are in" not in out
+    assert list(tmp_path.iterdir()) == [log]
+    record = json.loads(log.read_text(), parse_constant=pytest.fail)  # JSON has no NaN
+    assert [row["test_loss"] for row in record["rows"]] == [None, None]
+
+
+def test_a_record_does_not_replace_the_checkpoint(capsys, tmp_path):
+    code, _, err = run(capsys, *TINY, "--checkpoint", tmp_path / "a", "--record", tmp_path / "a")
+    assert (code, "--record must name another file than --checkpoint" in err) == (2, True)
     assert not list(tmp_path.iterdir())
 
 

@@ -63,11 +63,11 @@ def test_recipes_have_a_dot_per_run_and_a_panel_each():
 @pytest.mark.parametrize(
     ("draw", "message"),
     [
-        (lambda: figures.trade_off({}, "MACs"), "points is empty"),
+        (lambda: figures.trade_off({}, "MACs"), "points={} must be a dictionary"),
         (lambda: figures.trade_off({"a": (0, 0.5, 0.1)}, "MACs"), "'a'.*above 0"),
-        (lambda: figures.trade_off({"a": (1, 0.5, 0.1)}, "MACs", front=["b"]), "there is no 'b'"),
+        (lambda: figures.trade_off({"a": (1, 0.5, 0.1)}, "MACs", front=["b"]), "try some of"),
         (lambda: figures.trade_off({"a": (1, 0, 0)}, "MACs", log=True), "'a'.*above 0"),
-        (lambda: figures.roofline({}, 1, 1), "points is empty"),
+        (lambda: figures.roofline({}, 1, 1), "points={} must be a dictionary"),
         (lambda: figures.roofline({"a": (1, 0)}, 1, 1), "'a'.*above 0"),
     ],
 )

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.optim import lr_scheduler
 
-from cnnlib import backend, data, explore, plots, train
+from cnnlib import backend, data, explore, plots, train, weights
 from cnnlib.data import Batches, Data, random_crop, random_flip
 from cnnlib.measure import (
     ablation,
@@ -39,8 +39,10 @@ NO_COUNTS = [-1, 0, 1.5, math.nan, math.inf, *NO_NUMBERS]
 NO_SEEDS = [1.5, math.nan, 2**70, None, *NO_NUMBERS]
 NO_RATES = [-1, 0, math.nan, math.inf, None, *NO_NUMBERS]
 NO_FUNCTIONS = [0, "adam", 1.5, [1], {}, torch.ones(2), object()]
-NO_FLAGS = [0, 1, "no", None, [True]]
+ARRAY = np.arange(3.0)  # which has no truth value
+NO_FLAGS = [ARRAY, 0, 1, "no", None, [True]]
 NO_DEVICES = ["gpu", "meta", "", -1, 1.5, True, [], object()]
+NO_FILES = [1, None, "", ".", "a\0b", "x" * 300]
 NO_LABELLED = [1, "runs", [1.0], np.ones(3), object(), {}]
 NO_ARRAYS = [1, "text", None, object(), {}, [["a"]], [math.nan], [[1, 2], [3]], [1j]]
 
@@ -128,6 +130,12 @@ def protocol(**changes):
     return leaderboard.Protocol(**{"train": 20, "test": 10, "epochs": 1, "seeds": 1} | changes)
 
 
+def entry(**changes):
+    numbers = ["size", "batch_size", "params", "macs", "step_traffic", "step_memory"]
+    arguments = dict.fromkeys(numbers, 1) | {"images_per_second": 1.0, "accuracies": [0.5]}
+    return leaderboard.Entry(**{"name": "a"} | arguments | changes)
+
+
 def experiment(**changes):
     arguments = {
         "job": lambda *_: {"x": 1},
@@ -141,7 +149,9 @@ def schedule(name):
     return lambda optimizer, steps: getattr(lr_scheduler, name)(optimizer, 0.1, total_steps=1)
 
 
+LEAF = torch.ones(2, requires_grad=True)
 IMAGES, LABELS = torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 0, 1])
+MANY = {str(i): [1] * 99 for i in range(5)}
 ROWS = [Epoch(1, 0.1, 1.0, 0.5, 1.0, 0.5, 10.0, 1.0)]
 MAPS = torch.zeros(4, 8, 8).long()
 
@@ -154,11 +164,18 @@ FIT = [
     *each(trained, "optimizer", NO_FUNCTIONS, "must be a function (parameters, lr)"),
     *each(trained, "schedule", NO_FUNCTIONS, "must be a function (optimizer, steps)"),
     *each(trained, "loss", NO_FUNCTIONS, "must be a function (outputs, labels)"),
-    *each(trained, "precision", ["fp16", 16, torch.float32], "must be 'auto', 'bf16' or 'fp32'"),
+    *each(
+        trained, "precision", ["fp16", 16, torch.float32, ARRAY], "must be 'auto', 'bf16' or 'fp32'"
+    ),
     *each(trained, "data", [1, None, [], toy().train, (IMAGES, LABELS)], "must be a Data"),
     *each(trained, "net", [1, None, [], "lenet", len], "must be an nn.Module"),
-    *each(trained, "checkpoint", ["no/x.pt", ".", "", 5, "/proc/x"], "must be a file"),
-    ("a class", lambda: trained(net=Net), ("net=Net", "not its class: try Net()")),
+    *each(trained, "checkpoint", ["no/x.pt", ".", "", 5, "/proc/x", "a\0b"], "must be a file"),
+    ("no gradients", torch.no_grad()(lambda: trained()), ("outside torch.no_grad()",)),
+    (
+        "a class",
+        lambda: trained(net=Net),
+        ("net=", "build the network, then pass it: Net(...) builds one"),
+    ),
     ("no super().__init__()", lambda: trained(net=NoSuper()), ("NoSuper", "super().__init__()")),
     ("no forward", lambda: trained(net=NoForward()), ("NoForward", "define forward")),
     ("a list of layers", lambda: trained(net=nn.ModuleList([nn.ReLU()])), ("define forward",)),
@@ -301,7 +318,13 @@ TRAIN = [
     *each(
         train.sgd, "momentum", [-1, 1, 2.0, None, "x"], "below 1", parameters=[torch.ones(2)], lr=1
     ),
-    *each(train.sgd, "parameters", [1, [], {}, "x", [1], torch.ones(2)], "net.parameters()", lr=1),
+    *each(
+        train.sgd,
+        "parameters",
+        [1, [], {}, "x", [1], torch.ones(2), torch.tensor(1), [LEAF * 2]],
+        "net.parameters()",
+        lr=1,
+    ),
     *each(train.one_cycle, "optimizer", [1, None, Net()], "must be an optimiser", steps=3),
     *each(
         train.one_cycle, "steps", NO_COUNTS, "whole number", optimizer=train.sgd([torch.ones(2)], 1)
@@ -314,7 +337,14 @@ TRAIN = [
         ("one batch", "next(iter"),
     ),
     ("gradients: images", lambda: gradient_norms(Net(), IMAGES[0], LABELS), ("(N, C, H, W)",)),
-    ("gradients: bytes", lambda: gradient_norms(Net(), IMAGES.byte(), LABELS), ("floating-point",)),
+    ("gradients: bytes", lambda: gradient_norms(Net(), IMAGES.byte(), LABELS), ("float32",)),
+    ("gradients: float64", lambda: gradient_norms(Net(), IMAGES.double(), LABELS), ("float32",)),
+    ("gradients: one label", lambda: gradient_norms(Net(), IMAGES, LABELS[0]), ("one batch",)),
+    (
+        "gradients: none",
+        torch.no_grad()(lambda: gradient_norms(Net(), IMAGES, LABELS)),
+        ("outside torch.no_grad()",),
+    ),
     ("gradients: classes", lambda: gradient_norms(Net(classes=1), IMAGES, LABELS), ("2 classes",)),
     (
         "gradients: frozen",
@@ -340,7 +370,11 @@ DATA = [
     *each(data.fashion_mnist, "test", [-1, 0, 10_001, 1.5, "x"], "to 10,000: try test=128"),
     *each(data.fashion_mnist, "device", NO_DEVICES, "try device='cpu'"),
     *each(data.fashion_mnist, "seed", NO_SEEDS, "try seed=0"),
-    *each(data.fashion_mnist, "root", ["", 5, b"x", "~nouser", __file__], "must be a folder"),
+    *each(
+        data.fashion_mnist, "root", ["", 5, b"x", "~nouser", __file__, "a\0b"], "must be a folder"
+    ),
+    *each(data.synthetic.draw, "count", [*NO_COUNTS, 10**9], "try count=128"),
+    *each(data.synthetic.draw, "seed", [1.5, None, 2**70, "x"], "try seed=0", count=1),
     *each(data.fashion_scenes, "size", [27, (64, 20), 0], "try size="),
     *each(data.fashion_scenes, "garments", [*NO_COUNTS, 10**9], "try garments=4"),
     *each(data.fashion_scenes, "train", [0, 1.5, None, 10**9], "try train=128"),
@@ -350,9 +384,21 @@ DATA = [
             ((), ("names=()", "select_classes('even', 'odd')")),
             (("even", "even"), ("several different ones",)),
             (("Even",), ("name='Even'", "'even', 'odd'")),
+            ((ARRAY,), ("name=array",)),
             ((3,), ("name=3",)),
             ((["even"],), ("name=['even']",)),
         ]
+    ),
+    ("flipped scenes", lambda: scenes().with_transforms(random_flip), ("must not move images",)),
+    (
+        "cropped scenes",
+        lambda: scenes().with_transforms(abs, random_crop),
+        ("as random_crop does",),
+    ),
+    (
+        "a transform that loses the numbers",
+        lambda: list(toy().with_transforms(lambda x: x.to("meta")).train),
+        ("must return a batch",),
     ),
     ("classes of scenes", lambda: scenes().select_classes("Background"), ("one class per image",)),
     *each(toy().hold_out, "count", [*NO_COUNTS, 32], "try count=4"),
@@ -363,10 +409,14 @@ DATA = [
     *each(toy().train.shard, "index", [2, -1, 0.5], "whole number from 0 to 1", num_shards=2),
     *each(toy().train.epoch, "number", NO_COUNTS, "try number=1"),
     *each(
-        toy().train.take, "chosen", [1, [1], 1.5, torch.ones(2), np.arange(2)], "torch.arange(8)"
+        toy().train.take,
+        "chosen",
+        [1, [1], torch.ones(2), np.arange(2), torch.arange(2, device="meta")],
+        "torch.arange(8)",
     ),
     *each(batched, "images", [1, None, [], np.zeros((8, 1, 4, 4)), IMAGES], "must be bytes"),
     *each(batched, "labels", [1, None, [], np.zeros(8), torch.zeros(8), LABELS], "must be int64"),
+    ("labels elsewhere", lambda: batched(labels=torch.zeros(8).long().to("meta")), ("on cpu",)),
     *each(batched, "size", [0, 1.5, "4", None, (4,)], "number of pixels"),
     *each(batched, "batch_size", NO_COUNTS, "try batch_size=128"),
     *each(batched, "shuffle", NO_FLAGS, "must be True or False"),
@@ -490,7 +540,24 @@ PLOTS = [
     *each(
         figures.condition_curves, "runs", [*NO_LABELLED, {"a": [1.0]}, {"a": []}], "", condition="c"
     ),
-    *each(figures.path_maps, "rows", [*NO_LABELLED, {"a": []}, {"a": [-1]}, {"a": [1] * 100}], ""),
+    *each(
+        figures.path_maps,
+        "rows",
+        [*NO_LABELLED, {"a": []}, {"a": [-1]}, {"a": [1] * 100}, {"a": [10**7]}, MANY],
+        "",
+    ),
+    *each(figures.trade_off, "log", NO_FLAGS, "True or False", points={"a": (1, 1, 0)}, cost="c"),
+    *each(figures.trade_off, "front", [1, "a", ["z"]], "", points={"a": (1, 1, 0)}, cost="c"),
+    *each(figures.trade_off, "cost", [1, None, " "], "with its unit", points={"a": (1, 1, 0)}),
+    *each(figures.roofline, "points", [dict.fromkeys(range(101), (1, 1))], "", peak=1, bandwidth=1),
+    *each(
+        figures.recipe_panels,
+        "off_scale",
+        [1, "a", ["z"]],
+        "['a']",
+        panels={"p": {"a": [1]}},
+        quantity="q",
+    ),
 ]
 
 EXPLORE = [
@@ -508,10 +575,13 @@ EXPLORE = [
 MEASURE = [
     *each(Plan, "seeds", [*NO_COUNTS, 10**9], "try seeds=5"),
     *each(experiment, "name", [1, None, "", "a/b"], "must be letters"),
-    *each(experiment, "job", [1, None, "job"], "must be a function"),
+    *each(experiment, "job", [1, None, "job", lambda x: x, nn.ReLU], "must be a function"),
+    *each(Plan, "rate", [MAPS, math.nan, {1, 2}], "what JSON can hold", seeds=1),
+    ("variants of one file", lambda: experiment(variants={"a b": 1, "a_b": 2}), ("other names",)),
+    *each(experiment().weights, "variant", [1, "z", ARRAY], "must be one of"),
     *each(experiment, "variants", NO_LABELLED, ""),
     *each(experiment, "plans", [*NO_LABELLED, {"quick": 3}, {"long": Plan(seeds=1)}], ""),
-    *each(experiment().run, "budget", ["long", 1, [1]], "try one of ['quick']"),
+    *each(experiment().run, "budget", ["long", 1, [1], [], ARRAY], "try one of ['quick']"),
     *each(experiment().record, "folder", [1, None, "nowhere"], "", budget="quick"),
     (
         "a job without result",
@@ -524,8 +594,19 @@ MEASURE = [
         lambda: experiment(job=lambda *_: {"weights": [1]}).run("quick"),
         ("state_dict()",),
     ),
+    (
+        "weights without numbers",
+        lambda: experiment(job=lambda *_: {"weights": {"a": MAPS.to("meta")}}).run("quick"),
+        ("state_dict()",),
+    ),
     ("no such result", lambda: experiment().run("quick").values("y"), ("name='y'", "['x']")),
-    *each(recording.find, "names", ["depth", [1]], "names in a list"),
+    *each(recording.find, "names", ["depth", [1], None, 5], "names in a list"),
+    *each(recording.status, "experiment", [1, "depth"], "find()", budget="quick", folder="r"),
+    (
+        "one experiment twice",
+        lambda: recording.complete([experiment()] * 2, "quick", "r"),
+        ("different names",),
+    ),
     *each(
         recording.complete,
         "minutes",
@@ -544,11 +625,13 @@ MEASURE = [
         budget="quick",
         folder="r",
     ),
-    *each(records.read_json, "path", [1, None, "nowhere.json", "."], "must be a file"),
+    *each(records.read_json, "path", ["/dev/zero", "nowhere.json", *NO_FILES], "must be a file"),
     *each(
-        records.write_json, "record", [torch.ones(2), {1, 2}, object()], "x.tolist()", path="a.json"
+        records.write_json, "record", [torch.ones(2), {1, 2}, math.nan], "x.tolist()", path="a.json"
     ),
-    *each(records.write_json, "path", [1, None, "", "."], "must name a file", record={}),
+    *each(records.write_json, "path", NO_FILES, "must name a file", record={}),
+    *each(records.load_previous, "path", NO_FILES, "must name a file", environment={}),
+    ("in /proc", lambda: records.load_previous("/proc/a.json", {}), ("must be a folder",)),
     *each(leaderboard.Leaderboard(protocol()).add, "name", [1, None, [], "nosuch", "unet"], ""),
     *each(
         leaderboard.Leaderboard(protocol()).add,
@@ -556,6 +639,32 @@ MEASURE = [
         [1, "lenet", [], Net()],
         "must be a function",
         name="a",
+    ),
+    *each(leaderboard.Leaderboard(protocol()).add, "build", [lambda x: x, nn.Conv2d], "", name="a"),
+    *(
+        row
+        for name, values in {
+            "train": [*NO_COUNTS, None],
+            "epochs": NO_COUNTS,
+            "batch_size": [0, "x", ARRAY],
+            "lr": [-1, math.nan, "x"],
+        }.items()
+        for row in each(protocol, name, values, f"try {name}=")
+    ),
+    *(
+        row
+        for name, values in {"accuracies": [[], 1, [math.nan]], "step_traffic": [0, "x"]}.items()
+        for row in each(entry, name, values)
+    ),
+    *each(leaderboard.Leaderboard, "rows", ["x", [1]], "entries", protocol=protocol()),
+    *each(leaderboard.Leaderboard.resume, "protocol", [1, "small"], "Protocol", path="a.json"),
+    *each(
+        leaderboard.costs,
+        "net",
+        [nn.ReLU(), Net().requires_grad_(False), Net(change=lambda y: (y, y))],
+        "cross-entropy",
+        shape=(1, 8, 8),
+        batch_size=4,
     ),
     *each(
         leaderboard.Leaderboard(protocol()).add,
@@ -576,13 +685,19 @@ MEASURE = [
     *each(
         Front,
         "points",
-        [1, None, [], [1], [Point("a", math.nan, 0, {})], [Point("a", 1, 0, {"c": "x"})]],
+        [
+            *[1, None, [], [1], [Point("a", math.nan, 0, {})], [Point("a", 1, 0, {"c": "x"})]],
+            *[[Point("a", 1, 0, {})], [Point("a", 5, 0, {"c": 1})], [Point("a", 1, -1, {"c": 1})]],
+            *[[Point("a", 1, 0, {"c": 10**400})], [Point("a", 1, 0, {1: 1})]],
+        ],
         "",
     ),
+    ("quantity 1", lambda: statistics.summary({"a": [1]}, 1), ("1 must be a text",)),
+    ("quantity None", lambda: statistics.summary({"a": [1]}, None), ("None must be a text",)),
     *each(
         statistics.summary,
         "runs",
-        [*NO_LABELLED, {"a": [math.nan]}, {"a": ["x"]}, {"a": 1}],
+        [*NO_LABELLED, {"a": [math.nan]}, {"a": ["x"]}, {"a": 1}, {"a": [1e-200]}],
         "",
         quantity="q",
     ),
@@ -594,7 +709,9 @@ MEASURE = [
         a=[1, 2],
         b=[2, 3],
     ),
-    *each(statistics.compare, "reference", ["z", [1], 3], "must be a group", runs={"a": [1, 2]}),
+    *each(
+        statistics.compare, "reference", ["z", [1], ARRAY], "must be a group", runs={"a": [1, 2]}
+    ),
     *(
         (
             f"ablate({name}) {type(value).__name__}",
@@ -618,12 +735,34 @@ MEASURE = [
             "data": [1, None, []],
             "seeds": NO_COUNTS,
             "left_out": [1, "flip", ["colour"]],
-            "held_out": [-1, 32, 1.5, "x"],
+            "held_out": [-1, 32, 1.5, "x", ARRAY],
+            "name": [1, None, ""],
+            "path": NO_FILES,
         }.items()
         for value in values
     ),
-    *each(ablation.table, "record", [1, None, {}, {"accuracies": {"nothing": []}}], "whole recipe"),
-    *each(baselines.mlp, "macs", [*NO_COUNTS, 1], "macs=", data=toy()),
+    *each(
+        ablation.table,
+        "record",
+        [1, None, {}, {"accuracies": {"nothing": []}}, {"accuracies": 3}],
+        "whole recipe",
+    ),
+    *each(
+        ablation.train_best,
+        "without",
+        [1, "FLIP", ARRAY],
+        "try 'flip'",
+        net=Net(),
+        data=toy(),
+        epochs=1,
+        lr=1,
+    ),
+    *each(baselines.mlp, "macs", [*NO_COUNTS, 1, 10**12], "macs=", data=toy()),
+    (
+        "baselines without names",
+        lambda: baselines.baselines(replace(toy(), classes=())),
+        ("must name every class",),
+    ),
     *each(baselines.baselines, "data", [1, None, []], "must be a Data"),
     *each(
         bench.bench,
@@ -634,11 +773,11 @@ MEASURE = [
     ),
     *each(bench.bench, "rounds", NO_COUNTS, "try rounds=3", names=["lenet"], against="strong"),
     *each(bench.bench, "epochs", NO_COUNTS, "try epochs=1", names=["lenet"], against="strong"),
-    *each(bench.bench, "against", ["x", 1, None, []], "try 'strong'", names=["lenet"]),
+    *each(bench.bench, "against", ["x", 1, None, [], ARRAY], "try 'strong'", names=["lenet"]),
     *each(
         bench.bench,
         "batches",
-        [4, 201, 1.5, "x"],
+        [4, 201, 1.5, "x", True],
         "from 5 to 200",
         names=["lenet"],
         against="strong",
@@ -664,7 +803,30 @@ MEASURE = [
     ),
 ]
 
-TABLE = [*FIT, *TRAIN, *DATA, *PLOTS, *EXPLORE, *MEASURE]
+MEASURE += [
+    *each(machine.measure_bandwidth, "device", NO_DEVICES, "try device='cpu'"),
+    *each(machine.timed, "device", NO_DEVICES, "try device='cpu'", action=dict),
+    *each(machine.timed, "action", [1, None], "must be a function", device="cpu"),
+    *each(
+        machine.measure_training_rate,
+        "seconds",
+        [-1, math.nan, "x", 10**6],
+        "try seconds=1",
+        net=Net(),
+        images=IMAGES,
+        labels=LABELS,
+    ),
+    *each(machine.repeated_batch, "labels", [1, LABELS[:2], LABELS[0]], "", images=IMAGES, times=2),
+]
+
+WEIGHTS = [
+    *each(weights.read, "path", ["", ".", 5, "a\0b", "x" * 300, "/dev/zero"], "must be the path"),
+    ("zeros", lambda: weights.relative_difference(LEAF, LEAF * 0), ("must not be all 0",)),
+    ("no numbers", lambda: weights.relative_difference(LEAF.to("meta"), LEAF), ("floating-point",)),
+    ("not set up", lambda: weights.load(NoSuper(), {}), ("must be a network",)),
+]
+
+TABLE = [*WEIGHTS, *FIT, *TRAIN, *DATA, *PLOTS, *EXPLORE, *MEASURE]
 
 
 @pytest.mark.parametrize(

@@ -82,8 +82,9 @@ def _folder(root):
         name, folder = "CNNLIB_DATA", os.environ.get("CNNLIB_DATA")
         if not folder:
             return _cache()
-    with suppress(RuntimeError, TypeError):  # an unknown home; not a path
+    with suppress(RuntimeError, TypeError, ValueError):  # an unknown home; not a path; a NUL
         path = Path(folder).expanduser().absolute()
+        os.path.realpath(path)  # refuses a NUL
         existing = filter(os.path.exists, (path, *path.parents))
         if folder != "" and all(map(os.path.isdir, existing)):
             return path

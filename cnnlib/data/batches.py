@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cnnlib._checks import check_count, check_flags, check_image_size, check_seed
+from cnnlib.data.transforms import random_crop, random_flip
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -69,10 +70,11 @@ class Batches:
             not isinstance(labels, Tensor)
             or labels.dtype != torch.int64
             or labels.shape not in shapes
+            or labels.device != images.device
         ):
             raise ValueError(
                 f"labels of {_kind(labels)} must be int64 of shape {tuple(shapes[0])}, or "
-                f"{shapes[1]} for label maps: try labels.long()"
+                f"{shapes[1]} for label maps, on {images.device}: try labels.long()"
             )
         self.batch_size = check_count("batch_size", self.batch_size, LARGEST_BATCH)
         check_flags(shuffle=self.shuffle)
@@ -137,7 +139,8 @@ class Batches:
         Raises:
             ValueError: The indices are not a tensor of integers in one dimension.
         """
-        if not isinstance(chosen, Tensor) or chosen.dtype != torch.int64 or chosen.ndim != 1:
+        is_index = isinstance(chosen, Tensor) and chosen.dtype == torch.int64 and chosen.ndim == 1
+        if not is_index or chosen.is_meta:
             raise ValueError(
                 f"chosen of {_kind(chosen)} must be indices in one dimension: try torch.arange(8)"
             )
@@ -191,7 +194,7 @@ def _transformed(transform, images):
             f"{error}. Try random_flip"
         ) from error
     same = isinstance(changed, Tensor) and changed.shape == images.shape
-    if not same or changed.dtype != images.dtype:
+    if not same or changed.dtype != images.dtype or changed.device != images.device:
         raise ValueError(
             f"transform={name} must return a batch as it takes it, {_kind(images)}, but it returns "
             f"{_kind(changed)}: try random_flip"
@@ -257,7 +260,7 @@ class Data:
                 f"use fashion_mnist().{asked}"
             )
         for name in names:
-            if name not in self.classes:
+            if not isinstance(name, str) or name not in self.classes:
                 raise ValueError(f"name={name!r} must be a class: try one of {self.classes}")
         if not names or len(set(names)) < len(names):
             raise ValueError(
@@ -309,6 +312,12 @@ class Data:
                 the same shape, such as `random_flip`. Labels and test images stay unchanged, so
                 images with label maps may change in brightness but must not move.
         """
+        moving = {random_flip, random_crop}.intersection(filter(callable, transforms))
+        if moving and self.has_label_maps:
+            raise ValueError(
+                f"transforms must not move images with label maps, as {moving.pop().__name__} "
+                "does: try one that changes their brightness"
+            )
         return replace(self, train=replace(self.train, transforms=transforms))
 
     def show(self, count: int | None = None) -> "Figure":

@@ -3,7 +3,9 @@
 import functools
 import statistics
 from collections.abc import Callable, Sequence
+from numbers import Integral, Real
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +13,7 @@ from torch import nn
 
 from cnnlib._checks import check_count
 from cnnlib.data import Data, random_crop, random_flip
-from cnnlib.measure.machine import environment_info
+from cnnlib.measure.machine import check_build, environment_info, final_accuracy
 from cnnlib.measure.records import load_previous, write_json
 from cnnlib.preflight import check_data
 from cnnlib.trace import count_parameters
@@ -52,7 +54,7 @@ def train_best(
         ValueError: There is no such ingredient.
     """
     check_data(data)
-    if without not in (None, *INGREDIENTS):
+    if without is not None and not (isinstance(without, str) and without in INGREDIENTS):
         raise ValueError(f"without={without!r} must be None or one of {INGREDIENTS}: try 'flip'")
     transforms = [transform for name, transform in _TRANSFORMS.items() if name != without]
     smoothing = 0.0 if without == "label smoothing" else 0.1
@@ -106,16 +108,15 @@ def ablate(
         ValueError: There is no such ingredient, or held_out leaves no images to train on.
     """
     check_data(data)
-    if not callable(build) or isinstance(build, nn.Module):
-        raise ValueError(
-            f"build={build!r} must be a function that builds a network: try cnnlib.models.lenet"
-        )
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"name={name!r} must be a text: try name='small_resnet'")
+    check_build(build)
     if isinstance(left_out, str) or not isinstance(left_out, Sequence):
         raise ValueError(f"left_out={left_out!r} must be ingredients in a list: try ['flip']")
     if unknown := [part for part in left_out if part not in INGREDIENTS]:
         raise ValueError(f"left_out={unknown[0]!r} must be one of {INGREDIENTS}: try 'flip'")
     seeds = check_count("seeds", seeds, usual=3)
-    if held_out != 0:
+    if not isinstance(held_out, Integral) or held_out != 0:
         most = len(data.train.labels) - 1
         data = data.hold_out(check_count("held_out", held_out, most, usual=-(-most // 10)))
     recipe = {
@@ -132,6 +133,8 @@ def ablate(
     }
     record = environment_info(data.device.type) | {"recipe": recipe, "accuracies": {}}
     path, old = load_previous(path, record, recipe=recipe)
+    if old and not _is_record(old):
+        raise ValueError(f"{path} must hold an ablation, and it does not: move it away")
     record = old or record
     for seed in range(seeds):
         for without in (None, *left_out):
@@ -141,11 +144,18 @@ def ablate(
             print(f"without {without or 'nothing'}, seed {seed}", flush=True)
             torch.manual_seed(seed)
             history = train_best(build(), data, epochs, lr, seed, without, plot=False)
-            if history.interrupted:
-                raise KeyboardInterrupt
-            runs.append(history.last.test_accuracy)
+            runs.append(final_accuracy(history))
             write_json(path, record)
     return record, path
+
+
+def _is_record(found: Any) -> bool:
+    """Return whether what a file holds has accuracies, in a list for each recipe."""
+    accuracies = found.get("accuracies") if isinstance(found, dict) else None
+    return isinstance(accuracies, dict) and all(
+        isinstance(runs, list) and runs and all(isinstance(run, Real) for run in runs)
+        for runs in accuracies.values()
+    )
 
 
 def table(record: dict) -> str:
@@ -154,7 +164,7 @@ def table(record: dict) -> str:
     Raises:
         ValueError: The record has no run of the whole recipe.
     """
-    if not isinstance(record, dict) or not record.get("accuracies", {}).get("nothing"):
+    if not _is_record(record) or not record["accuracies"].get("nothing"):
         raise ValueError(
             f"record={record!r} must have a run of the whole recipe: try ablate(...)[0]"
         )

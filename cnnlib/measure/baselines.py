@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from cnnlib._checks import check_count
 from cnnlib.data import Batches, Data
-from cnnlib.measure.machine import quiet
+from cnnlib.measure.machine import final_accuracy, quiet
 from cnnlib.preflight import check_data
 from cnnlib.train import Metrics, adamw, evaluate, fit, one_cycle
 
@@ -20,6 +20,7 @@ _LR = 0.01  # of 0.001 to 0.1, the best for both on 6,000 held-out images of Fas
 _BATCH_SIZE = 1000  # images for which the nearest neighbours are sought at once
 _CHUNK = 8192  # training images among which they are sought at once
 _GREYS = 256
+_MOST_MACS = 10**9  # whose weights take 4 GB
 
 
 def baselines(
@@ -51,6 +52,11 @@ def baselines(
     check_data(data)
     data = data.with_transforms()
     classes = len(data.classes)
+    if not classes > (largest := max(int(part.labels.max()) for part in (data.train, data.test))):
+        raise ValueError(
+            f"data.classes={data.classes} must name every class, but labels go up to {largest}: "
+            "try data=fashion_mnist()"
+        )
     if data.has_label_maps:
         counts = torch.stack([(data.train.labels == k).sum(0) for k in range(classes)])
         nets = {
@@ -77,9 +83,7 @@ def _train(net: nn.Module, data: Data, epochs: int, seed: int) -> float:
         history = fit(
             net, data, epochs, _LR, optimizer=adamw, schedule=one_cycle, seed=seed, plot=False
         )
-    if history.interrupted:
-        raise KeyboardInterrupt
-    return history.last.test_accuracy
+    return final_accuracy(history)
 
 
 def mlp(data: Data, macs: int) -> nn.Sequential:
@@ -93,7 +97,7 @@ def mlp(data: Data, macs: int) -> nn.Sequential:
         ValueError: There are too few for one hidden unit.
     """
     check_data(data)
-    macs = check_count("macs", macs, usual=200_000)
+    macs = check_count("macs", macs, _MOST_MACS, usual=200_000)
     pixels, classes = math.prod(data.shape), len(data.classes)
     hidden = macs // (pixels + classes)
     if hidden < 1:

@@ -12,7 +12,6 @@ import statistics
 import struct
 import tempfile
 from dataclasses import asdict, dataclass
-from numbers import Integral
 from pathlib import Path
 
 import torch
@@ -93,19 +92,17 @@ def bench(
         ValueError: There are too few batches (d2l's loop plots five times per epoch), or d2l is not
             installed.
     """
-    if batches is not None and (not isinstance(batches, Integral) or not 5 <= batches <= 200):
-        raise ValueError(
-            f"batches={batches!r} must be from 5 to 200, or None for all: try batches=5"
-        )
-    if against == "d2l" and importlib.util.find_spec("d2l") is None:
+    if batches is not None:  # or all of them
+        batches = check_count("batches", batches, 200, least=5, usual=5)
+    if isinstance(against, str) and against == "d2l" and importlib.util.find_spec("d2l") is None:
         raise ValueError(
             "against='d2l' needs d2l 1.0.3, which is not installed: try pip install --no-deps "
             "d2l==1.0.3, and pip install pandas requests scipy"
         )
-    if against not in list(_LOOPS):
+    if not isinstance(against, str) or against not in _LOOPS:
         raise ValueError(f"against={against!r} must be one of {list(_LOOPS)}: try 'strong'")
     listed = isinstance(names, list | tuple) and len(names) > 0
-    if not listed or any(name not in list(MODELS) for name in names):
+    if not listed or not all(isinstance(name, str) and name in MODELS for name in names):
         raise ValueError(f"names={names!r} must be names of models, in a list: try ['lenet']")
     if pixels := [name for name in names if MODELS[name].family == "segmentation"]:
         raise ValueError(f"names: {pixels[0]!r} must classify images, not pixels: try ['lenet']")

@@ -23,6 +23,8 @@ _PACKAGES = ("torch", "torchvision", "timm", "matplotlib", "jupyterlab", "ipyker
 _PYTHONS = ((3, 11), (3, 13))
 _KERNEL_SECONDS = 120
 _GIGABYTE = 1e9
+_LECTURE = 20  # times as long as the training of the last check
+_MOST_MINUTES = 10  # of waiting in a lecture of 90
 _FREE_GIGABYTES = 1  # for the data, its unpacked files and what a learner saves
 
 
@@ -62,7 +64,7 @@ def examine(checks: Mapping[str, Callable[[], str]] | None = None) -> list[Findi
         checks: By the name of each, a function that returns what it found, or raises a Problem.
             None: those of this module.
     """
-    return [_run(name, check) for name, check in (checks or _CHECKS).items()]
+    return [_run(name, check) for name, check in (_CHECKS if checks is None else checks).items()]
 
 
 def _run(name: str, check: Callable[[], str]) -> Finding:
@@ -70,6 +72,10 @@ def _run(name: str, check: Callable[[], str]) -> Finding:
         return Finding(name, True, check())
     except Problem as problem:
         return Finding(name, False, str(problem), problem.remedy)
+    except Exception as error:  # which must not hide what the other checks find
+        return Finding(
+            name, False, f"{type(error).__name__}: {error}", "try uv sync, or pip install ."
+        )
 
 
 def _python() -> str:
@@ -145,16 +151,25 @@ def _kernel() -> str:
 
 
 def _training() -> str:
-    """Train a small network on a few images, and say how long that took."""
+    """Train a small network on a few images, and say how long the code of a lecture takes here."""
     data, net = fashion_mnist(28, 50, train=2000, test=500), small_resnet(width=8)
     start = time.perf_counter()
     with quiet():
         history = fit(net, data, 2, 0.01, optimizer=adamw, schedule=one_cycle)
     seconds = time.perf_counter() - start
-    return (
-        f"2,000 images twice in {seconds:.1f} s, test accuracy {history.last.test_accuracy:.2f} "
-        f"{history.banner and '(synthetic stand-in)'}".rstrip()
+    minutes = seconds * _LECTURE / 60
+    found = (
+        f"2,000 images twice in {seconds:.1f} s, test accuracy {history.last.test_accuracy:.2f}"
+        f"{history.banner and ' (synthetic stand-in)'}; the code of a lecture takes about "
+        f"{minutes:.0f} minutes"
     )
+    if minutes > _MOST_MINUTES:
+        raise Problem(
+            found,
+            "end other programs, or try a faster machine; a lecture can also be read without "
+            "running it, since the notebooks hold their outputs",
+        )
+    return found
 
 
 _CHECKS = {

@@ -12,18 +12,22 @@ A notebook defines it in cells with the tag "experiment", which run without its 
 import ast
 import contextlib
 import hashlib
+import inspect
 import json
+import os
 import re
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field, fields
 from itertools import chain
+from numbers import Real
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from cnnlib._checks import check_count
@@ -42,10 +46,17 @@ class Plan(SimpleNamespace):
         settings: What JSON can hold. A record with other settings is stale.
 
     Raises:
-        ValueError: The seeds are not a whole number from 1.
+        ValueError: The seeds are not a whole number from 1, or JSON cannot hold a setting.
     """
 
     def __init__(self, seeds: int, **settings: Any):
+        try:
+            _as_json(settings)
+        except (RecursionError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"settings={settings!r} must be what JSON can hold, and {error}: try numbers, "
+                "texts and lists of them"
+            ) from error
         super().__init__(seeds=check_count("seeds", seeds, 1000, usual=5), **settings)
 
 
@@ -132,12 +143,20 @@ class Experiment:
     def __post_init__(self):
         if not isinstance(self.name, str) or not re.fullmatch(r"\w+", self.name):
             raise ValueError(f"name={self.name!r} must be letters, digits and _: try name='depth'")
-        if not callable(self.job):
+        if not callable(self.job) or not _takes(self.job, 4):
             raise ValueError(
                 f"job={self.job!r} must be a function (variant, seed, plan, checkpoint) that "
                 "returns a dictionary"
             )
         _check_names("variants", self.variants)
+        files = [_weights_path(Path(self.name), variant) for variant in self.variants]
+        if clash := [
+            one for one, file in zip(self.variants, files, strict=True) if files.count(file) > 1
+        ]:
+            raise ValueError(
+                f"variants={clash} must differ in letters or digits, which name their files: try "
+                "other names"
+            )
         _check_names("plans", self.plans)
         if wrong := [name for name, plan in self.plans.items() if not isinstance(plan, Plan)]:
             raise ValueError(f"plans[{wrong[0]!r}] must be a Plan: try Plan(seeds=5, epochs=2)")
@@ -153,7 +172,8 @@ class Experiment:
         Raises:
             ValueError: There is no plan for it.
         """
-        record, machine = self._new_record(budget or current_budget()), this_machine()
+        budget = current_budget() if budget is None else budget
+        record, machine = self._new_record(budget), this_machine()
         for _, variant in record.missing(self.plans[record.budget].seeds):
             self.run_next(variant, record, machine)
         return record
@@ -182,14 +202,14 @@ class Experiment:
                 'try return {"accuracy": history.last.test_accuracy}'
             )
         state = result.pop("weights", None) or {}
-        if not isinstance(state, dict) or not all(isinstance(x, Tensor) for x in state.values()):
+        if not isinstance(state, dict) or not all(map(_is_weight, state.items())):
             raise ValueError(
                 f"the weights that the job of {self.name!r} returns must be a dictionary of "
                 "tensors: try net.state_dict()"
             )
         try:
             result = _as_json(result)
-        except (TypeError, ValueError) as error:
+        except (RecursionError, TypeError, ValueError) as error:
             raise ValueError(
                 f"the job of {self.name!r} must return what JSON can hold, and {error}: try "
                 "x.tolist() for a tensor, and None for what is not a number"
@@ -199,7 +219,9 @@ class Experiment:
         about = {"machine": record.machines.index(machine), "date": time.strftime("%Y-%m-%d")}
         weights = None
         if state and seed == 0:
-            weights = safetensors.torch.save({key: x.contiguous() for key, x in state.items()})
+            weights = safetensors.torch.save(
+                {key: x.clone().contiguous() for key, x in state.items()}
+            )
             about["weights"] = hashlib.sha256(weights).hexdigest()
         record.runs[variant].append(about | {"seconds": seconds, "result": result})
         return weights
@@ -231,13 +253,15 @@ class Experiment:
             ValueError: There is no such variant or no record, or the file is not the one that was
                 written with it.
         """
-        if variant not in list(self.variants):
+        if not isinstance(variant, str) or variant not in self.variants:
             raise ValueError(f"variant={variant!r} must be one of {list(self.variants)}")
         self.record(budget, folder)
         return recorded_weights(self.name, variant, budget, folder)
 
     def path(self, budget: str, folder: str | Path) -> Path:
         """Return where the record of a budget is in a folder."""
+        if not isinstance(folder, str | Path):
+            raise ValueError(f"folder={folder!r} must be the name of a folder: try 'my_results'")
         return Path(folder, f"{self.name}_{budget}.json")
 
     def weights_path(self, variant: str, budget: str, folder: str | Path) -> Path:
@@ -268,7 +292,7 @@ class Experiment:
 
     def _new_record(self, budget):
         """Return the Record of this experiment before its first run."""
-        if budget not in list(self.plans):
+        if not isinstance(budget, str) or budget not in self.plans:
             raise ValueError(
                 f"budget={budget!r} must be one with a plan: try one of {list(self.plans)}"
             )
@@ -293,14 +317,14 @@ def recorded_weights(
             that was written with it.
     """
     record = _find_record(name, budget, folder)
-    runs = _read_record(record).runs.get(variant)
+    runs = _read_record(record).runs.get(variant) if isinstance(variant, str) else None
     if not runs or "weights" not in runs[0]:
         raise ValueError(
             f"variant={variant!r} must be one of {name!r} that was recorded with weights: try "
             '"weights": net.state_dict() in the result of the job, and record anew'
         )
     path = _weights_path(record, variant)
-    contents = path.read_bytes() if path.exists() else b""
+    contents = path.read_bytes() if path.is_file() else b""
     if hashlib.sha256(contents).hexdigest() != runs[0]["weights"]:
         raise ValueError(
             f"{path} must hold the weights that were written with the record, and it does not: "
@@ -315,7 +339,7 @@ def _find_record(name: str, budget: str, folder: str | Path) -> Path:
         raise ValueError(f"folder={folder!r} must be the name of a folder: try folder='results'")
     for place in _PLACES:
         path = Path(place, folder, f"{name}_{budget}.json")
-        if path.exists():
+        if os.path.exists(path):  # which is false for a name that is too long
             return path
     raise ValueError(
         f"folder={str(folder)!r} must hold a record of {name!r}: try python -m cnnlib record "
@@ -335,13 +359,18 @@ def _is_record(found: Any) -> bool:
     """Return whether what a file holds has the fields of a Record, with runs in lists."""
     if not isinstance(found, dict) or found.keys() != {each.name for each in fields(Record)}:
         return False
+    if not isinstance(found["machines"], list):
+        return False
     runs: list[Any] = list(found["runs"].values()) if isinstance(found["runs"], dict) else [None]
     return (
         all(isinstance(of_variant, list) for of_variant in runs)
         and all(
-            isinstance(run, dict) and isinstance(run.get("result"), dict) for run in chain(*runs)
+            isinstance(run, dict)
+            and isinstance(run.get("result"), dict)
+            and isinstance(run.get("seconds"), Real | None)
+            and run.get("machine") in range(len(found["machines"]))
+            for run in chain(*runs)
         )
-        and isinstance(found["machines"], list)
         and isinstance(found["source"], str)
     )
 
@@ -360,6 +389,24 @@ def _check_names(name: str, values: Any) -> None:
         )
     if not values:
         raise ValueError(f"{name} is empty: pass at least one")
+
+
+def _takes(function: Callable, count: int) -> bool:
+    """Return whether a function can be called with this many arguments, as far as that is known."""
+    try:
+        inspect.signature(function).bind(*[None] * count)
+    except TypeError:
+        return False
+    except ValueError:  # it is not written in Python
+        pass
+    return True
+
+
+def _is_weight(entry: tuple[Any, Any]) -> bool:
+    """Return whether a name and what it names are what a file of weights holds."""
+    name, value = entry
+    is_dense = isinstance(value, Tensor) and value.layout is torch.strided
+    return isinstance(name, str) and is_dense and not value.is_meta and not value.is_complex()
 
 
 def _as_json(value: Any) -> Any:

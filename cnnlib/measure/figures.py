@@ -1,19 +1,22 @@
 """Pictures of measurements: quality over cost, recipes, and the roofline of a machine."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle
 from numbers import Real
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cnnlib._checks import check_number
-from cnnlib.plots._inputs import check_labelled, check_numbers
+from cnnlib._checks import check_flags, check_number
+from cnnlib.plots._inputs import check_labelled, check_numbers, check_text
 from cnnlib.plots.figures import BLUE, GREY, MARKERS, PALETTE, VERMILION, house_style, spaced
 
 _WIDEST = 99  # pixels of a field whose counts can be read
+_MOST_PATHS = 10**6  # of a row
+_MOST_POINTS = 100  # whose names can be read
 
 
 @house_style
@@ -37,14 +40,15 @@ def trade_off(
         ValueError: There is no point, a log scale cannot show a number, or the front has an unknown
             name.
     """
+    _check_labels(cost=cost, quality=quality)
+    check_flags(log=log)
     _check_points(points, length=3, positive=2 if log else 1)
+    _check_known("front", front, points)
     for name, (_, _, std) in points.items():
         if not isinstance(std, Real) or std < 0 or std == math.inf:
             raise ValueError(
                 f"points[{name!r}] must end with a standard deviation, which {std!r} is not: try 0"
             )
-    if unknown := [name for name in front if name not in points]:
-        raise ValueError(f"front={front!r} must name points: there is no {unknown[0]!r}")
     figure = Figure(figsize=(12, 6), layout="constrained")
     axes = figure.subplots()
     for name, (x, y, std) in points.items():
@@ -111,9 +115,11 @@ def recipe_panels(
         check_labelled(f"panels[{title!r}]", runs_of)
         for name, runs in runs_of.items():
             check_numbers(f"panels[{title!r}][{name!r}]", runs, ndim=1)
+    _check_labels(quantity=quantity)
     names = [list(runs_of) for runs_of in panels.values()]
     if not names or any(other != names[0] for other in names):
         raise ValueError(f"panels={names} must all have the same recipes: try one panel")
+    _check_known("off_scale", off_scale, names[0])
     figure = Figure(figsize=(4 * len(panels), 1.2 + 0.45 * len(names[0])), layout="constrained")
     axes_of = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axes, (title, runs_of) in zip(axes_of, panels.items(), strict=True):
@@ -150,23 +156,23 @@ def condition_curves(
         ValueError: There is no run, or the runs have different numbers of conditions.
     """
     check_labelled("runs", runs)
-    lengths = {
-        check_numbers(f"runs[{label!r}]", seeds, ndim=2).shape[1] for label, seeds in runs.items()
-    }
+    _check_labels(condition=condition, quantity=quantity)
+    arrays = {name: check_numbers(f"runs[{name!r}]", runs[name], ndim=2) for name in runs}
+    lengths = {seeds.shape[1] for seeds in arrays.values()}
     if len(lengths) != 1:
         raise ValueError(f"runs={dict(runs)!r} must have lists of one length: try one label")
     figure = Figure(figsize=(9, 4.6), layout="constrained")
     axes = figure.subplots()
     last = lengths.pop() - 1
-    ends = {label: np.mean([numbers[-1] for numbers in seeds]) for label, seeds in runs.items()}
+    ends = {label: np.mean([numbers[-1] for numbers in seeds]) for label, seeds in arrays.items()}
     labels = sorted(ends, key=lambda label: ends[label])
-    highest = max(max(numbers) for seeds in runs.values() for numbers in seeds)
-    lowest = min(min(numbers) for seeds in runs.values() for numbers in seeds)
+    highest = max(max(numbers) for seeds in arrays.values() for numbers in seeds)
+    lowest = min(min(numbers) for seeds in arrays.values() for numbers in seeds)
     heights = [float(ends[label]) for label in labels]
     heights = spaced(heights, gap=0.075 * (highest - lowest), limit=highest)
     places = dict(zip(labels, heights, strict=True))
     looks = zip(cycle(PALETTE), cycle(MARKERS), strict=False)
-    for (label, seeds), (color, marker) in zip(runs.items(), looks, strict=False):
+    for (label, seeds), (color, marker) in zip(arrays.items(), looks, strict=False):
         axes.plot(range(last + 1), np.mean(seeds, axis=0), color=color, marker=marker)
         low, high = np.min(seeds, axis=0), np.max(seeds, axis=0)
         axes.fill_between(range(last + 1), low, high, color=color, alpha=0.25, lw=0)
@@ -188,18 +194,23 @@ def path_maps(rows: Mapping[str, Sequence[int]]) -> Figure:
         ValueError: There is no map, or a row is no row of counts or too long to read.
     """
     check_labelled("rows", rows)
-    for title, row in rows.items():
-        counts = check_numbers(f"rows[{title!r}]", row, ndim=1)
-        if len(counts) > _WIDEST or counts.dtype.kind not in "iu" or counts.min() < 0:
+    arrays = {title: check_numbers(f"rows[{title!r}]", rows[title], ndim=1) for title in rows}
+    for title, counts in arrays.items():
+        is_row = len(counts) <= _WIDEST and counts.dtype.kind in "iu"
+        if not is_row or not 0 <= counts.min() <= counts.max() <= _MOST_PATHS:
             raise ValueError(
-                f"rows[{title!r}] must be at most {_WIDEST} counts of paths: try "
-                "arithmetic.contributions"
+                f"rows[{title!r}] must be at most {_WIDEST} counts of paths, none above "
+                f"{_MOST_PATHS:,}: try arithmetic.contributions"
             )
-    sides = [len(row) for row in rows.values()]
+    if sum(map(len, rows.values())) > 4 * _WIDEST:
+        raise ValueError(
+            f"rows={list(rows)} must be at most {4 * _WIDEST} counts together: try fewer maps"
+        )
+    sides = [len(row) for row in arrays.values()]
     figure = Figure(figsize=(0.27 * sum(sides), 0.27 * max(sides) + 0.3), layout="constrained")
     panels = figure.subplots(1, len(rows), width_ratios=sides, squeeze=False)[0]
-    for axes, (title, row) in zip(panels, rows.items(), strict=True):
-        paths = np.outer(row, row)
+    for axes, (title, row) in zip(panels, arrays.items(), strict=True):
+        paths = np.outer(row.astype(int), row.astype(int))  # bytes would overflow
         axes.imshow(np.log1p(paths), cmap="Blues", vmin=0, vmax=np.log1p(60))
         for (y, x), count in np.ndenumerate(paths):
             color = "white" if count > 12 else "black" if count else VERMILION
@@ -230,9 +241,24 @@ def _label_points(axes: Axes, points: Mapping[str, tuple[float, ...]]) -> None:
         )
 
 
+def _check_labels(**labels: Any) -> None:
+    """Refuse labels of axes that are no text."""
+    for name, label in labels.items():
+        check_text(name, label, "state what the axis shows, with its unit")
+
+
+def _check_known(name: str, chosen: Any, known: Iterable[str]) -> None:
+    """Refuse anything that is not a list of known names."""
+    is_list = isinstance(chosen, tuple | list)
+    if not is_list or any(each not in list(known) for each in chosen):
+        raise ValueError(f"{name}={chosen!r} must be a list of names: try some of {list(known)}")
+
+
 def _check_points(points: Mapping[str, Sequence[float]], length: int, positive: int) -> None:
     """Refuse an empty mapping, and points of other numbers than a log scale can show."""
     check_labelled("points", points)
+    if len(points) > _MOST_POINTS:
+        raise ValueError(f"points has {len(points)} names: try the {_MOST_POINTS} that matter most")
     for name, given in points.items():
         if not isinstance(given, tuple | list) or len(given) != length:
             raise ValueError(f"points[{name!r}]={given!r} must be {length} numbers: try a tuple")

@@ -2,7 +2,7 @@
 
 import html
 import json
-import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
@@ -27,8 +27,10 @@ class Point:
     costs: Mapping[str, float]
 
 
-def _is_finite(number: Any) -> bool:
-    return isinstance(number, Real) and math.isfinite(number)
+def _is_number(value: Any) -> bool:
+    """Return whether a value is a number that the picture can show."""
+    is_real = isinstance(value, Real) and not isinstance(value, bool)
+    return is_real and abs(value) < sys.float_info.max
 
 
 class Front:
@@ -51,19 +53,24 @@ class Front:
             raise ValueError("points is empty: pass at least one")
         for point in points:
             known = isinstance(point.name, str) and isinstance(point.costs, Mapping)
-            if not known or not all(map(_is_finite, (point.accuracy, point.std))):
+            is_fraction = _is_number(point.accuracy) and 0 <= point.accuracy <= 1
+            if not known or not is_fraction or not _is_number(point.std) or point.std < 0:
                 raise ValueError(
-                    f"points: {point!r} must have a name, a finite accuracy and std, and a "
-                    "dictionary of costs: try std=0 for a single seed"
+                    f"points: {point!r} must have a name, an accuracy from 0 to 1, a std from 0, "
+                    "and a dictionary of costs: try std=0 for a single seed"
                 )
             for cost, number in point.costs.items():
-                if not _is_finite(number) or number <= 0:
+                if not isinstance(cost, str) or not _is_number(number) or number <= 0:
                     raise ValueError(
                         f"points: {cost!r} of {point.name!r} is {number!r}, and it must be above "
                         "0 for its log scale: try leaving it out"
                     )
         self.points = list(points)
         self.costs = list(dict.fromkeys(cost for point in points for cost in point.costs))
+        if not self.costs:
+            raise ValueError(
+                "points must have a cost at least: try Point(..., costs={'MACs': 1e6})"
+            )
 
     def __repr__(self):
         return f"{len(self.points)} networks over {', '.join(self.costs)}"

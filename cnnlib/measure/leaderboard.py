@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,8 +19,10 @@ from cnnlib._checks import check_count, check_number
 from cnnlib.data import fashion_mnist
 from cnnlib.data.batches import LARGEST_BATCH
 from cnnlib.measure.machine import (
+    check_build,
     device_type,
     environment_info,
+    final_accuracy,
     measure_limits,
     measure_training_rate,
     quiet,
@@ -50,6 +53,15 @@ class Protocol:
     seeds: int
     batch_size: int | None = None
     lr: float | None = None
+
+    def __post_init__(self):
+        for name, usual in {"train": 2048, "test": 1000, "epochs": 2, "seeds": 3}.items():
+            object.__setattr__(self, name, check_count(name, getattr(self, name), usual=usual))
+        if self.batch_size is not None:
+            size = check_count("batch_size", self.batch_size, LARGEST_BATCH, usual=32)
+            object.__setattr__(self, "batch_size", size)
+        if self.lr is not None:
+            object.__setattr__(self, "lr", check_number("lr", self.lr, usual=0.001))
 
 
 CLASSIC = Protocol(60_000, 10_000, epochs=10, seeds=3)  # the published comparison
@@ -83,6 +95,16 @@ class Entry:
     step_memory: int
     images_per_second: float
     accuracies: list[float]
+
+    def __post_init__(self):
+        _check_name("name", self.name)
+        for name in ("size", "batch_size", "params", "macs", "step_traffic", "step_memory"):
+            check_count(name, getattr(self, name), usual=1)
+        check_number("images_per_second", self.images_per_second, usual=1000)
+        if not isinstance(self.accuracies, list) or not self.accuracies:
+            raise ValueError(f"accuracies={self.accuracies!r} must be a list: try [0.9]")
+        for accuracy in self.accuracies:
+            check_number("accuracies", accuracy, least=0, usual=0.9)
 
     @property
     def accuracy(self) -> float:
@@ -128,6 +150,11 @@ class Leaderboard:
     about: dict = field(default_factory=dict)
     rows: list[Entry] = field(default_factory=list)
 
+    def __post_init__(self):
+        is_list = isinstance(self.rows, list) and all(isinstance(row, Entry) for row in self.rows)
+        if not is_list or not isinstance(self.about, dict):
+            raise ValueError("rows must be a list of entries, and about a dictionary: try neither")
+
     def add(
         self,
         name: str,
@@ -158,22 +185,14 @@ class Leaderboard:
                 for a network of your own, the network does not take these images, or `build`
                 returns the same weights again.
         """
-        if not isinstance(name, str) or not name:
-            raise ValueError(f"name={name!r} must be a text: try name='lenet'")
-        if build is not None and (isinstance(build, nn.Module) or not callable(build)):
-            given = type(build).__name__ if isinstance(build, nn.Module) else repr(build)
-            raise ValueError(
-                f"build={given} must be a function that builds a network: try build=lambda: "
-                "cnnlib.models.lenet()"
-            )
+        _check_name("name", name)
+        if build is not None:
+            check_build(build)
         if not isinstance(recipe, Recipe | None):
             raise ValueError(
                 f"recipe={recipe!r} must be a Recipe: try Recipe(size=28, batch_size=128, lr=0.05)"
             )
-        if not isinstance(self.protocol, Protocol):
-            raise ValueError(
-                f"protocol={self.protocol!r} must be a Protocol: try leaderboard.SMALL"
-            )
+        _check_protocol(self.protocol)
         protocol = (
             self.protocol if recipe is None else replace(self.protocol, batch_size=None, lr=None)
         )
@@ -189,11 +208,6 @@ class Leaderboard:
             build, recipe = MODELS[name].build, recipe or MODELS[name].recipe
         elif recipe is None:
             recipe = _recipe_of(protocol)
-        if _shares_weights(build(), build()):
-            raise ValueError(
-                f"build={getattr(build, '__name__', build)!r} must build new weights per seed, "
-                "but it returns the same ones twice: try a function that builds the network"
-            )
         data = fashion_mnist(
             recipe.size if size is None else size,
             protocol.batch_size or recipe.batch_size,
@@ -212,9 +226,7 @@ class Leaderboard:
             net = build()
             with quiet():
                 history = fit(net, data, protocol.epochs, seed=seed, plot=False, **settings)
-            if history.interrupted:
-                raise KeyboardInterrupt
-            accuracies.append(history.last.test_accuracy)
+            accuracies.append(final_accuracy(history))
             print(f"{name}, seed {seed}: {accuracies[-1]:.3f} of the test images", flush=True)
         images, labels = next(data.train.epoch(1))
         entry = Entry(
@@ -235,7 +247,7 @@ class Leaderboard:
             ValueError: There is no such row.
         """
         rows = {row.name: row for row in self.rows}
-        if name not in list(rows):
+        if not isinstance(name, str) or name not in rows:
             raise ValueError(f"name={name!r} must be a row: try one of {list(rows)}, or add it")
         return rows[name]
 
@@ -248,7 +260,7 @@ class Leaderboard:
             f"{row.name:15}  {row.size:4}  {row.params:10,}  {row.macs / 1e6:8,.1f} M"
             f"  {row.step_memory / 1e6:5,.0f} M  {row.accuracy:8.3f}  {row.std:6.3f}"
             f"  {row.images_per_second:9,.0f}  {row.flops_per_second / 1e9:7,.0f}"
-            f"  {row.flops_per_second / self.about['peak_flops']:7.0%}"
+            f"  {row.flops_per_second / self.about.get('peak_flops', math.nan):7.0%}"
             for row in self.rows
         ]
         return "\n".join(lines)
@@ -274,6 +286,7 @@ class Leaderboard:
 
         The second result is the path of that file or of a new one, as in `load_previous`.
         """
+        _check_protocol(protocol)
         about = _about(device_type())
         path, old = load_previous(path, about, protocol=asdict(protocol))
         return cls._from_record(old, path) if old else cls(protocol, about), path
@@ -283,7 +296,7 @@ class Leaderboard:
         try:
             rows = [Entry(**row) for row in record["rows"]]
             return cls(Protocol(**record["protocol"]), record["about"], rows)
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{path} must hold a leaderboard, and it does not: move it away"
             ) from error
@@ -304,11 +317,16 @@ def _recipe_of(protocol: Protocol) -> Recipe:
     return Recipe(28, protocol.batch_size, protocol.lr)
 
 
-def _shares_weights(first, second):
-    """Return whether two networks have a parameter in common."""
-    if not (isinstance(first, nn.Module) and isinstance(second, nn.Module)):
-        return False  # which is refused where the network is traced
-    return not {*map(id, first.parameters())}.isdisjoint(map(id, second.parameters()))
+def _check_name(argument: str, name: Any) -> None:
+    """Refuse anything that cannot name a row."""
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"{argument}={name!r} must be a text: try {argument}='lenet'")
+
+
+def _check_protocol(protocol: Any) -> None:
+    """Refuse anything that is not a Protocol, such as its name."""
+    if not isinstance(protocol, Protocol):
+        raise ValueError(f"protocol={protocol!r} must be a Protocol: try leaderboard.SMALL")
 
 
 def _fit_settings(protocol: Protocol, recipe: Recipe) -> dict:
@@ -331,9 +349,9 @@ def pareto(rows: Sequence[Entry], cost: Callable[[Entry], float]) -> list[Entry]
     Raises:
         ValueError: There is anything but entries, or a cost is not a finite number.
     """
-    if not isinstance(rows, Sequence) or not all(hasattr(row, "accuracy") for row in rows):
+    if not isinstance(rows, list | tuple) or not all(hasattr(row, "accuracy") for row in rows):
         raise ValueError(f"rows of type {type(rows).__name__} must be entries: try board.rows")
-    if not callable(cost):
+    if isinstance(cost, nn.Module) or not callable(cost):
         raise ValueError(f"cost={cost!r} must be a function of an entry: try lambda row: row.macs")
     for row in rows:
         check_number("cost", cost(row), least=0, usual=1)
@@ -370,10 +388,16 @@ def costs(net: nn.Module, shape: tuple[int, int, int], batch_size: int) -> dict[
         kept[tensor.untyped_storage()._cdata] = tensor.untyped_storage()
         return tensor
 
-    with Traffic() as traffic:
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            loss = F.cross_entropy(net(images), labels)
-        loss.backward()
+    try:
+        with Traffic() as traffic:
+            with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+                loss = F.cross_entropy(net(images), labels)
+            loss.backward()
+    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"net={type(net).__name__} must give scores (N, classes) that the cross-entropy can "
+            f"train, on tensors without memory, but that fails: {error}: try cnnlib.models.lenet()"
+        ) from error
     weights = {p.untyped_storage()._cdata: p.untyped_storage() for p in net.parameters()}
     gradients = sum(storage.nbytes() for storage in weights.values())
     return {

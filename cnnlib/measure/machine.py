@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import importlib.metadata
+import inspect
 import io
 import math
 import os
@@ -13,6 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,7 +22,8 @@ from torch import nn
 from cnnlib._checks import check_count, check_device, check_number
 from cnnlib.backend import choose_backend
 from cnnlib.data import Batches, Data
-from cnnlib.train import fit
+from cnnlib.preflight import check_network
+from cnnlib.train import DivergenceError, History, fit
 
 DTYPES = (torch.float32, torch.bfloat16)  # for the timed matrix products
 _RESET_PEAK = "5"  # written to clear_refs, it resets VmHWM: see proc(5)
@@ -99,6 +102,7 @@ def measure_matmul_flops(device: str, dtype: torch.dtype, seconds: float = 2.0) 
 
 def measure_bandwidth(device: str) -> float:
     """Measure the bytes per second that a copy reads and writes; the fastest of five counts."""
+    check_device(device)
     source = torch.ones(64 * 2**20, device=device)
     target = torch.empty_like(source)
     fastest = min(timed(device, lambda: target.copy_(source))[0] for _ in range(5))
@@ -114,6 +118,9 @@ def timed(device: str, action: Callable[[], object]) -> tuple[float, int | None]
     The memory is in bytes: what torch allocates on a GPU, else what this process holds on Linux,
     without its child processes; None on other systems.
     """
+    if not callable(action):
+        raise ValueError(f"action={action!r} must be a function without arguments: try lambda: 1")
+    check_device(device)
     gc.collect()
     _reset_peak_memory(device)
     start = time.perf_counter()
@@ -143,6 +150,51 @@ def _peak_memory(device: str) -> int | None:
     return None
 
 
+def check_build(build: Any) -> Callable[[], nn.Module]:
+    """Return a function that builds a network with new weights each time, or refuse what does not.
+
+    What the function itself raises is left as it is.
+    """
+    if isinstance(build, nn.Module) or not callable(build):
+        given = type(build).__name__ if isinstance(build, nn.Module) else repr(build)
+        raise ValueError(
+            f"build={given} must be a function that builds a network: try build=lambda: "
+            "cnnlib.models.lenet()"
+        )
+    name = getattr(build, "__name__", repr(build))
+    try:
+        inspect.signature(build).bind()
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"build={name} must take no arguments: try build=lambda: {name}(...)"
+        ) from error
+    first, second = build(), build()
+    check_network(first)
+    if not {*map(id, first.parameters())}.isdisjoint(map(id, second.parameters())):
+        raise ValueError(
+            f"build={name} must build new weights per seed, but it returns the same ones twice: "
+            "try a function that builds the network"
+        )
+    return build
+
+
+def final_accuracy(history: History) -> float:
+    """Return the test accuracy after the last epoch of a training that came to its end.
+
+    Raises:
+        KeyboardInterrupt: It was interrupted.
+        DivergenceError: Its test loss is infinite or NaN.
+    """
+    if history.interrupted:
+        raise KeyboardInterrupt
+    if not math.isfinite(history.last.test_loss):
+        raise DivergenceError(
+            f"the test loss is {history.last.test_loss} after the last epoch, at "
+            f"lr={history.recipe['lr']:g}: try a smaller one"
+        )
+    return history.last.test_accuracy
+
+
 def measure_training_rate(
     net: nn.Module, images: torch.Tensor, labels: torch.Tensor, seconds: float = 1.0
 ) -> float:
@@ -154,7 +206,8 @@ def measure_training_rate(
         labels: Their labels.
         seconds: Duration of each of three runs, whose median counts.
     """
-    device = images.device.type
+    seconds = check_number("seconds", seconds, least=0, below=3600, usual=1)
+    device = repeated_batch(images, labels, 1).device.type
 
     def seconds_for(steps: int) -> float:
         data = repeated_batch(images, labels, steps)
@@ -185,7 +238,8 @@ class RepeatedBatch(Batches):
 
 def repeated_batch(images: torch.Tensor, labels: torch.Tensor, times: int) -> Data:
     """Return Data with one batch to train on several times, and one image of it to test on."""
-    if not all(isinstance(x, torch.Tensor) for x in (images, labels)) or images.ndim != 4:
+    are_tensors = all(isinstance(x, torch.Tensor) for x in (images, labels))
+    if not are_tensors or images.ndim != 4 or not 0 < len(images) == labels.shape[:1].numel():
         raise ValueError(
             "images and labels must be one batch of tensors: try next(iter(data.train))"
         )

@@ -13,7 +13,7 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from cnnlib.data._files import fetch
 from cnnlib.measure.experiments import Experiment, Record
@@ -31,7 +31,7 @@ def find(names: Sequence[str] = ()) -> list[Experiment]:
     Raises:
         ValueError: There is none of that name, or two, or a cell fails.
     """
-    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
         raise ValueError(f"names={names!r} must be names in a list: try ['05_resnet']")
     folder = Path("notebooks") if Path("notebooks").is_dir() else Path()
     paths = [*folder.glob("*.ipynb"), *folder.glob("deeper/*.ipynb")]
@@ -142,6 +142,8 @@ def complete(
         raise ValueError(f"experiments={experiments!r} must be Experiments in a list: try find()")
     if not isinstance(minutes, Real) or not minutes >= 0:
         raise ValueError(f"minutes={minutes!r} must be a number from 0: try minutes=60")
+    if len({each.name for each in experiments}) < len(experiments):
+        raise ValueError("experiments must have different names: try one of each")
     fetch()  # a record is never of the stand-in
     deadline, machine = time.monotonic() + 60 * minutes, this_machine()
     unfinished = make_folder(make_folder(folder) / "unfinished")
@@ -149,7 +151,13 @@ def complete(
         jobs = []
         for place, experiment in enumerate(experiments):
             scratch = unfinished / f"{experiment.name}_{budget}"
-            locks.enter_context(FileLock(scratch.with_suffix(".lock"), timeout=0))
+            try:
+                locks.enter_context(FileLock(scratch.with_suffix(".lock"), timeout=0))
+            except Timeout as error:
+                raise TimeoutError(
+                    f"folder={str(folder)!r} must be of one process for {experiment.name!r}, and "
+                    "another one records it: wait for its end, or try another folder"
+                ) from error
             record = experiment.load(budget, folder)
             missing = record.missing(experiment.plans[budget].seeds)
             jobs += [(seed, place, variant, record, scratch) for seed, variant in missing]
@@ -181,6 +189,8 @@ def status(experiment: Experiment, budget: str, folder: str | Path) -> str:
 
     A record that is broken or stale is said to be so.
     """
+    if not isinstance(experiment, Experiment):
+        raise ValueError(f"experiment={experiment!r} must be an Experiment: try find()[0]")
     title = f"{experiment.name} ({experiment.notebook}), {budget}"
     try:
         record = experiment.load(budget, folder)

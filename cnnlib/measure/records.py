@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,10 @@ def load_previous(path: str | Path, environment: dict, **settings: object) -> tu
         The path, and the content as a dictionary, which is empty for a new file.
 
     Raises:
-        ValueError: A file does not hold JSON.
+        ValueError: A file does not hold JSON, or the path names none that can be written.
     """
-    path, number = Path(path), 1
+    path, number = _check_file(path), 1
+    make_folder(path.parent)  # before anything is measured
     while path.exists():
         old = read_json(path)
         same = isinstance(old, dict) and _same_machine(environment, old)
@@ -79,6 +81,7 @@ def make_folder(folder: Any) -> Path:
             raise FileNotFoundError("it has no name")
         path = Path(folder)
         path.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path).close()
         return path
     except (OSError, TypeError, ValueError) as error:
         raise ValueError(
@@ -93,9 +96,13 @@ def read_json(path: str | Path) -> Any:
         ValueError: There is no such file, or it is broken.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, TypeError) as error:
+        if Path(path).exists() and not Path(path).is_file():  # to read a pipe may never end
+            raise OSError("it is a folder, a pipe or a device")
+        contents = Path(path).read_bytes()
+    except (OSError, TypeError, ValueError) as error:
         raise ValueError(f"path={str(path)!r} must be a file that can be read: {error}") from error
+    try:
+        return json.loads(contents.decode())
     except (RecursionError, ValueError) as error:
         raise ValueError(f"{path} must hold JSON, but it is broken: move it away") from error
 
@@ -106,15 +113,28 @@ def write_json(path: str | Path, record: object) -> None:
     Raises:
         ValueError: The path names no file, or the record is not what JSON can hold.
     """
-    if not isinstance(path, str | Path) or not Path(path).name:
-        raise ValueError(f"path={str(path)!r} must name a file: try 'my_results/record.json'")
+    path = _check_file(path)
+    make_folder(path.parent)
     try:
-        text = json.dumps(record, indent=1)
-    except (TypeError, ValueError) as error:
+        text = json.dumps(record, indent=1, allow_nan=False)
+    except (RecursionError, TypeError, ValueError) as error:
         raise ValueError(
-            f"record must be what JSON can hold, and {error}: try x.tolist() for a tensor"
+            f"record must be what JSON can hold, and {error}: try x.tolist() for a tensor, and "
+            "None for what is not a number"
         ) from error
     write_bytes(path, f"{text}\n".encode())
+
+
+def _check_file(path: Any) -> Path:
+    """Return the path of a file that is there or may come there, or refuse what is none."""
+    try:
+        file = Path(path)
+        fits = file.name not in ("", "..") and "\0" not in file.name and not file.is_dir()
+    except (OSError, TypeError):  # the name is too long, or it is no path
+        fits = False
+    if not fits:
+        raise ValueError(f"path={str(path)!r} must name a file: try 'my_results/record.json'")
+    return file
 
 
 def write_bytes(path: str | Path, contents: bytes) -> None:

@@ -5,10 +5,14 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from numbers import Real
 from typing import Any
 
+from cnnlib._checks import check_number
+
 _POWER = 0.8
+_SMALLEST, _LARGEST = 1e-100, 1e100  # the squares of numbers in between are numbers, too
 _TERMS = 50  # of a continued fraction that has converged long before, for up to 100 seeds
 
 
@@ -54,6 +58,9 @@ def summary(runs: Mapping[str, Sequence[float]], quantity: str) -> str:
         ValueError: A group is empty, or holds anything but finite numbers.
     """
     _check_runs(runs)
+    for text in (quantity, *runs):
+        if not isinstance(text, str):
+            raise ValueError(f"{text!r} must be a text in a table: try {str(text)!r}")
     width = max(map(len, [quantity, *runs]))
     lines = [f"{quantity:{width}}     mean      std   lowest  highest  seeds"]
     for name, numbers in runs.items():
@@ -107,7 +114,7 @@ def compare(
     """
     _check_runs(runs)
     _check_level(level)
-    if reference is not None and reference not in list(runs):
+    if reference is not None and not (isinstance(reference, str) and reference in runs):
         raise ValueError(f"reference={reference!r} must be a group: try one of {list(runs)}")
     names = sorted(runs, key=lambda name: name != reference)
     pairs = [pair for pair in itertools.combinations(names, 2) if reference in (None, pair[0])]
@@ -128,21 +135,21 @@ def _check_runs(runs: Any) -> None:
     for name, numbers in runs.items():
         if not isinstance(numbers, Sequence) or not all(map(_is_finite, numbers)):
             raise ValueError(
-                f"runs[{name!r}]={numbers!r} must be a list of finite numbers: try x.tolist() for "
-                "a tensor"
+                f"runs[{name!r}]={numbers!r} must be a list of finite numbers, none of them beyond "
+                f"{_SMALLEST:g} and {_LARGEST:g} in size: try x.tolist() for a tensor"
             )
         if len(numbers) == 0:
             raise ValueError(f"runs[{name!r}] must hold a number at least: try recording a seed")
 
 
 def _is_finite(number: Any) -> bool:
-    return isinstance(number, Real) and math.isfinite(number)
+    is_real = isinstance(number, Real) and not isinstance(number, bool | Fraction)
+    return is_real and (number == 0 or _SMALLEST <= abs(number) <= _LARGEST)
 
 
 def _check_level(level: Any) -> None:
     """Refuse anything that is not a probability."""
-    if not isinstance(level, float) or not 0 < level < 1:
-        raise ValueError(f"level={level!r} must be a number above 0 and below 1: try level=0.05")
+    check_number("level", level, below=1, usual=0.05)
 
 
 def _holm(p_values: list[float]) -> list[float]:
