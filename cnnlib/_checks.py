@@ -2,22 +2,41 @@
 
 import math
 from numbers import Integral, Real
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+if TYPE_CHECKING:  # arithmetic is pure Python
+    import torch
 
+MOST = 2**63 - 1  # of anything: torch counts in 64 bits
 MOST_PIXELS = 4096  # of a side
 _LARGEST = 1e300  # no number of ours comes near it, and a float holds it
 
 
+def shown(value: Any) -> str:
+    """Return how a refusal shows a value: shortened, or by its type where it has no repr."""
+    try:
+        text = repr(value)
+    except Exception:  # for example, Python writes no int of 5,000 digits
+        return f"<{type(value).__name__}>"
+    return text if len(text) <= 200 else f"{text[:200]}..."
+
+
+def is_whole(value: Any) -> bool:
+    """Return whether a value is an integer of Python or NumPy, and not a bool."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
 def check_count(
-    name: str, value: Any, most: int | None = None, *, least: int = 1, usual: int = 128
+    name: str, value: Any, most: int = MOST, *, least: int = 1, usual: int = 128
 ) -> int:
     """Return a whole number from least to most as an int, or refuse it and suggest the usual."""
-    if not _is_whole(value) or value < least or (most is not None and value > most):
-        limit = f"from {least}" if most is None else f"from {least} to {most:,}"
-        proposal = usual if most is None else min(most, usual)
-        raise ValueError(f"{name}={value!r} must be a whole number {limit}: try {name}={proposal}")
+    whole = is_whole(value)
+    if not whole or not least <= value <= most:
+        limit = f" to {most:,}" if most < MOST or (whole and value > most) else ""
+        raise ValueError(
+            f"{name}={shown(value)} must be a whole number from {least}{limit}: "
+            f"try {name}={min(most, usual)}"
+        )
     return int(value)
 
 
@@ -31,7 +50,7 @@ def check_number(
         rule = "above 0" if least is None else f"of at least {least:g}"
         limit = f" and below {below:g}" if below < math.inf else ""
         raise ValueError(
-            f"{name}={value!r} must be a finite number {rule}{limit}: try {name}={usual:g}"
+            f"{name}={shown(value)} must be a finite number {rule}{limit}: try {name}={usual:g}"
         )
     return float(value)
 
@@ -40,11 +59,13 @@ def check_flags(**flags: Any) -> None:
     """Refuse anything but True and False, such as "no", which Python takes for true."""
     for name, flag in flags.items():
         if not isinstance(flag, bool):
-            raise ValueError(f"{name}={flag!r} must be True or False: try {name}=True")
+            raise ValueError(f"{name}={shown(flag)} must be True or False: try {name}=True")
 
 
-def check_device(device: Any) -> torch.device:
+def check_device(device: Any) -> "torch.device":
     """Return the device, or for None a GPU if there is one; it must be able to hold data."""
+    import torch
+
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -62,9 +83,9 @@ def check_device(device: Any) -> torch.device:
 def check_image_size(size: Any) -> tuple[int, int]:
     """Return a size in pixels, given as one side or as (height, width), as (height, width)."""
     sides = size if isinstance(size, tuple | list) else (size, size)
-    if len(sides) != 2 or not all(_is_whole(side) and 1 <= side <= MOST_PIXELS for side in sides):
+    if len(sides) != 2 or not all(is_whole(side) and 1 <= side <= MOST_PIXELS for side in sides):
         raise ValueError(
-            f"size={size!r} must be a number of pixels from 1 to {MOST_PIXELS:,}, or "
+            f"size={shown(size)} must be a number of pixels from 1 to {MOST_PIXELS:,}, or "
             "(height, width): try size=28"
         )
     return int(sides[0]), int(sides[1])
@@ -72,13 +93,7 @@ def check_image_size(size: Any) -> tuple[int, int]:
 
 def check_seed(seed: Any) -> int:
     """Return a seed as an int. Twice the seed plus 1 must also be a valid seed for torch."""
-    if not _is_whole(seed):
-        raise ValueError(f"seed={seed!r} must be a whole number: try seed=0")
-    if not -(2**62) <= seed < 2**63:
-        raise ValueError(f"seed={seed!r} must be from -2**62 to 2**63 - 1: try seed=0")
+    if not is_whole(seed) or not -(2**62) <= seed < 2**63:
+        rule = "must be a whole number from -2**62 to 2**63 - 1"
+        raise ValueError(f"seed={shown(seed)} {rule}: try seed=0")
     return int(seed)
-
-
-def _is_whole(value):
-    """Return whether a value is an integer of Python or NumPy, and not a bool."""
-    return isinstance(value, Integral) and not isinstance(value, bool)

@@ -50,6 +50,8 @@ def note(frame: FrameType, said: str, right: bool) -> None:
 
 def summary(folder: str | Path | None) -> str:
     """Return a line for each notebook with questions, which holds a mark for each question."""
+    if not isinstance(folder, str | Path | None):
+        raise ValueError(f"folder={folder!r} must be the path of a folder: try progress()")
     folder = _folder() if folder is None else Path(folder)
     path = folder / _FILE
     if not path.exists():
@@ -57,7 +59,7 @@ def summary(folder: str | Path | None) -> str:
     kept = _read(path)
     rows: list[tuple[str, ...]] = [("notebook", "predictions", "exercises")]
     for file in sorted(folder.rglob("*.ipynb"), key=lambda file: (file.parent != folder, file)):
-        if ".ipynb_checkpoints" not in file.parts:
+        if ".ipynb_checkpoints" not in file.parts and file.is_file():
             states = _states(file, kept.get(file.stem, {}))
             rows += [(file.stem, *map(_marks, states))] if any(states) else []
     widths = [max(map(len, column)) + 2 for column in zip(*rows, strict=True)]
@@ -112,7 +114,7 @@ def _folder() -> Path:
 def _read(path: Path) -> dict[str, dict[str, dict]]:
     """Read the file: by notebook and by question, what was said and whether it was right."""
     try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
+        kept = json.loads(path.read_text(encoding="utf-8") if path.is_file() else "")
         answers = [answer for notebook in kept.values() for answer in notebook.values()]
         whole = all(isinstance(answer["right"], bool) for answer in answers)
     except (ValueError, AttributeError, KeyError, TypeError):

@@ -9,8 +9,10 @@ import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import product
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any, NamedTuple, ParamSpec
+
+from cnnlib._checks import MOST, check_flags, is_whole, shown
 
 Ints = Any  # an int for both axes, or an (h, w) pair; the result is of the same kind
 _Arguments = ParamSpec("_Arguments")
@@ -43,24 +45,23 @@ def _per_axis(formula: Callable[_Arguments, Any]) -> Callable[_Arguments, Any]:
 def _whole(least, **values):
     """Return the values as Python ints, which, unlike NumPy's, never overflow."""
     for name, value in values.items():
-        whole = isinstance(value, Integral) and not isinstance(value, bool)
-        if not whole or value < least:
+        if not is_whole(value) or not least <= value <= MOST:
+            too_large = is_whole(value) and value > MOST
+            rule = f"at most {MOST:,}" if too_large else f"{least} or more"
             raise ValueError(
-                f"{name}={value!r} must be a whole number, {least} or more: try {name}={least}"
+                f"{name}={shown(value)} must be a whole number, {rule}: try {name}={least}"
             )
     return [int(value) for value in values.values()]
 
 
-def _require_flag(**flags):
-    """Refuse anything but True and False, such as "no", which Python takes for true."""
-    for name, flag in flags.items():
-        if not isinstance(flag, bool):
-            raise ValueError(f"{name}={flag!r} must be True or False: try {name}=True")
+def _shape(size, kernel, stride, dilation):
+    return _whole(1, size=size, kernel=kernel, stride=stride, dilation=dilation)
 
 
 def check_divides(groups: int, **channels: int) -> None:
     """Refuse a number of groups that does not divide the channels."""
-    for name, value in channels.items():
+    groups, *counts = _whole(1, groups=groups, **channels)
+    for name, value in zip(channels, counts, strict=True):
         if value % groups:
             above = value + groups - value % groups
             below = above - groups
@@ -125,9 +126,7 @@ def conv_size(
     Raises:
         ValueError: Torch would refuse, or a value is not a whole number.
     """
-    size, kernel, stride, dilation = _whole(
-        1, size=size, kernel=kernel, stride=stride, dilation=dilation
-    )
+    size, kernel, stride, dilation = _shape(size, kernel, stride, dilation)
     near = _near_padding(padding, kernel, stride, dilation)
     return size if padding == "same" else _windows(size, kernel, stride, near, dilation)
 
@@ -141,8 +140,8 @@ def dropped_pixels(
     They are what the floor in `conv_size` drops, minus the share that is padding. Pixels that a
     wide stride or dilation skips earlier are not counted. The arguments are those of `conv_size`.
     """
+    size, kernel, stride, dilation = _shape(size, kernel, stride, dilation)
     windows = conv_size(size, kernel, stride, padding, dilation)
-    size, kernel, stride, dilation = map(int, (size, kernel, stride, dilation))  # NumPy's overflow
     near = _near_padding(padding, kernel, stride, dilation)
     last_read = (windows - 1) * stride - near + dilation * (kernel - 1)
     return min(max(size - 1 - last_read, 0), size)
@@ -172,9 +171,7 @@ def conv_transpose_size(
     Raises:
         ValueError: Torch would refuse, or a value is not a whole number.
     """
-    size, kernel, stride, dilation = _whole(
-        1, size=size, kernel=kernel, stride=stride, dilation=dilation
-    )
+    size, kernel, stride, dilation = _shape(size, kernel, stride, dilation)
     _require_number(padding, dilation * (kernel - 1) // 2)
     padding, output_padding = _whole(0, padding=padding, output_padding=output_padding)
     if output_padding >= max(stride, dilation):
@@ -216,11 +213,9 @@ def pool_size(
     Raises:
         ValueError: Torch would refuse, or a value is not a whole number.
     """
-    _require_flag(ceil_mode=ceil_mode)
+    check_flags(ceil_mode=ceil_mode)
     stride = kernel if stride is None else stride
-    size, kernel, stride, dilation = _whole(
-        1, size=size, kernel=kernel, stride=stride, dilation=dilation
-    )
+    size, kernel, stride, dilation = _shape(size, kernel, stride, dilation)
     _require_number(padding, min(dilation * (kernel - 1), kernel) // 2)
     [padding] = _whole(0, padding=padding)
     if 2 * padding > kernel:
@@ -268,7 +263,7 @@ def conv_cost(
     Raises:
         ValueError: The groups do not divide the channels, or a value is below 1.
     """
-    _require_flag(bias=bias)
+    check_flags(bias=bias)
     in_channels, out_channels, groups = _whole(
         1, in_channels=in_channels, out_channels=out_channels, groups=groups
     )
@@ -309,7 +304,7 @@ class ReceptiveField(NamedTuple):
 @_per_axis
 def _through(field_size, field_stride, field_offset, kernel, stride, padding, dilation):
     field_size, field_stride = _whole(1, size=field_size, stride=field_stride)
-    if not isinstance(field_offset, Real) or not abs(field_offset) < float("inf"):
+    if not isinstance(field_offset, Real) or not abs(field_offset) <= MOST:
         raise ValueError(f"offset={field_offset!r} must be a finite number: try offset=0.0")
     kernel, stride, dilation = _whole(1, kernel=kernel, stride=stride, dilation=dilation)
     near = _near_padding(padding, kernel, stride, dilation)
@@ -328,7 +323,8 @@ def receptive_field(layers: Iterable[Sequence]) -> ReceptiveField:
         layers: One (kernel, stride, padding, dilation) per layer, input first. Trailing entries
             default to torch's 1, 0, 1: (3,) is a plain 3x3 and ((1, 7),) a 1x7.
     """
-    if not isinstance(layers, Iterable) or isinstance(layers, (str, Mapping)):
+    is_scalar = getattr(layers, "ndim", 1) == 0  # an array, and yet Iterable
+    if is_scalar or not isinstance(layers, Iterable) or isinstance(layers, (str, Mapping)):
         raise ValueError(f"layers={layers!r} must list layers: try layers=[(3, 1, 1), (2, 2)]")
     field = ReceptiveField()
     for index, layer in enumerate(layers):

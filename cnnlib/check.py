@@ -16,6 +16,7 @@ from types import FrameType
 from typing import Any
 
 from cnnlib import _diary
+from cnnlib._checks import check_number
 
 _LONGEST_VALUE = 80  # characters
 _MOST_VALUES = 1_000_000  # of a tensor that is converted to numbers
@@ -31,7 +32,11 @@ def prediction(guess: Any, actual: Any, hint: str = "", tolerance: float = 0) ->
         actual: The actual value.
         hint: What to think about after a wrong guess.
         tolerance: How far a number may be off, in its own units.
+
+    Raises:
+        ValueError: The hint is not a text, or the tolerance not a number from 0.
     """
+    _check_question(hint, tolerance)
     if _is_blank(guess):
         print("No prediction yet: write yours above, run that cell, then this one.")
         return
@@ -53,7 +58,11 @@ def answer(mine: Any, expected: Any, hint: str = "", tolerance: float = 0) -> No
         expected: The right answer. Where it is a float, mine may differ by a millionth of it.
         hint: What to think about after a wrong answer.
         tolerance: How far a number may be off, in its own units.
+
+    Raises:
+        ValueError: The hint is not a text, or the tolerance not a number from 0.
     """
+    _check_question(hint, tolerance)
     if _is_blank(mine):
         print("Not answered yet.")
         return
@@ -73,10 +82,14 @@ def cases(function: Any, expected: list[tuple[tuple, Any]], hint: str = "") -> N
         hint: What to think about when a case goes wrong.
 
     Raises:
-        ValueError: `expected` holds no case.
+        ValueError: `expected` is not a list of cases, or it is empty, or the hint is not a text.
     """
-    if not expected:
-        raise ValueError("expected=[] must hold a case: try [((2, 3), 5)], as for a sum")
+    _check_question(hint)
+    if not _is_list(expected) or not expected or not all(map(_is_case, expected)):
+        raise ValueError(
+            f"expected={_show(expected)} must hold a case or more, each a tuple of arguments and a "
+            "result: try [((2, 3), 5)], as for a sum"
+        )
     if not _is_blank(function) and not callable(function):
         print(f"Not yet: what you wrote is {_kind(function)}, and must be a function or a class.")
         return
@@ -129,6 +142,21 @@ def _note(frame: FrameType, said: str, right: bool) -> None:
         print(f"This was not kept: {error}")
 
 
+def _check_question(hint, tolerance=0):
+    """Refuse what the author of a question got wrong; a learner's answer is never refused."""
+    if not isinstance(hint, str):
+        raise ValueError(f"hint={_show(hint)} must be a text: try hint='Count the padding.'")
+    check_number("tolerance", tolerance, usual=0, least=0)
+
+
+def _is_list(value):
+    return isinstance(value, (tuple, list))
+
+
+def _is_case(value):
+    return _is_list(value) and len(value) == 2 and _is_list(value[0])
+
+
 def _verdict(function, expected, results, hint):
     """Return the sentence about a learner's function, from its result in each case."""
     name = _name(function, type(function).__name__)
@@ -157,17 +185,17 @@ def _is_blank(value):
 
 def _same(mine, right, tolerance=0):
     mine, right = _plain(mine), _plain(right)
-    if _is_number(mine) and _is_number(right):
-        # A count must be exact; a float may come from single precision.
-        slack = max(tolerance, 1e-6 * abs(right)) if isinstance(right, float) else tolerance
-        return right - slack <= mine <= right + slack
-    if isinstance(mine, (tuple, list)) and isinstance(right, (tuple, list)):
-        return len(mine) == len(right) and all(
-            _same(*pair, tolerance) for pair in zip(mine, right, strict=True)
-        )
     try:
+        if _is_number(mine) and _is_number(right):
+            # A count must be exact; a float may come from single precision.
+            slack = max(tolerance, 1e-6 * abs(right)) if isinstance(right, float) else tolerance
+            return right - slack <= mine <= right + slack
+        if _is_list(mine) and _is_list(right):
+            return len(mine) == len(right) and all(
+                _same(*pair, tolerance) for pair in zip(mine, right, strict=True)
+            )
         return type(mine) is type(right) and bool(mine == right)
-    except Exception:  # for example, a dict that holds a tensor of several values
+    except Exception:  # a dict that holds a tensor of several values, a list that holds itself
         return False
 
 
@@ -176,7 +204,7 @@ def _kind(value):
     value = _plain(value)
     if isinstance(value, bool):
         return "True or False"
-    if isinstance(value, (tuple, list)):
+    if _is_list(value):
         return "a list or tuple"
     if isinstance(value, str):
         return "a text"
@@ -210,7 +238,7 @@ def _show(value: Any) -> str:
 
 def _pieces(value: Any) -> Iterator[str]:
     value = _plain(value)
-    if isinstance(value, (tuple, list)):
+    if _is_list(value):
         before, after = "()" if isinstance(value, tuple) else "[]"
         yield before
         for i, item in enumerate(value):

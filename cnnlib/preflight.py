@@ -23,7 +23,7 @@ from torch.utils._pytree import tree_map
 from cnnlib._checkpoint import check_path
 from cnnlib._checks import check_count, check_number, check_seed
 from cnnlib.backend import Backend, choose_backend
-from cnnlib.trace import copy_network, needs_memory, trace
+from cnnlib.trace import check_module, copy_network, needs_memory, trace
 
 _ONE_VALUE = "Expected more than 1 value per channel"  # torch's refusal to normalise a batch of one
 # How torch refuses tensors of other shapes, types or counts than a loss takes.
@@ -39,19 +39,9 @@ UNKNOWN = object()  # the outputs of a network that cannot run before its traini
 
 
 def check_network(net: Any) -> None:
-    """Refuse anything that is not a network, such as its class."""
-    if isinstance(net, type):
-        raise ValueError(
-            f"net={net.__name__} must be a network, not its class: try {net.__name__}()"
-        )
-    if not isinstance(net, nn.Module):
-        raise ValueError(f"net={net!r} must be an nn.Module: build the network, then pass it")
+    """Refuse anything that is not a network with a forward and with numbers in its weights."""
+    check_module(net)
     name = type(net).__name__
-    if not hasattr(net, "_modules"):
-        raise ValueError(
-            f"net={name} must set itself up: try super().__init__() as the first line of its "
-            "__init__"
-        )
     if getattr(net.forward, "__name__", "") == "_forward_unimplemented":
         raise ValueError(
             f"net={name} must define forward(self, images): try nn.Sequential for layers in a row"

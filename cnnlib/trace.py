@@ -26,6 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
+from cnnlib._checks import check_count, shown
 from cnnlib._receptive_field import ReceptiveFields
 
 # What a reader gets
@@ -163,7 +164,7 @@ def count_parameters(net: nn.Module) -> int:
     Raises:
         ValueError: It is no network, or has a lazy layer that has not run, whose size is unknown.
     """
-    _check_network(net)
+    check_module(net)
     if any(is_lazy(param) for param in net.parameters()):
         raise ValueError(
             "net must know the sizes of its parameters, but a lazy layer has not run yet: try "
@@ -218,30 +219,31 @@ def trace(net: nn.Module, input_shape: Sequence[int], depth: int | None = None) 
     )
 
 
-def _check_network(net):
+def check_module(net: Any, name: str = "net") -> None:
+    """Refuse anything that is not a network, such as its class or a function that builds one."""
     if not isinstance(net, nn.Module):
-        name = getattr(net, "__name__", None)
-        remedy = f": {name}(...) builds one, pass that" if name else ""
-        given = repr(net) if name else f"a {type(net).__name__}"
+        builder = getattr(net, "__name__", None)
+        remedy = f": {builder}(...) builds one, pass that" if builder else ""
+        given = repr(net) if builder else f"a {type(net).__name__}"
         raise ValueError(
-            f"net={given} must be an nn.Module: build the network, then pass it{remedy}"
+            f"{name}={given} must be an nn.Module: build the network, then pass it{remedy}"
         )
     if not hasattr(net, "_modules"):
         raise ValueError(
-            f"net={type(net).__name__} must set itself up: try super().__init__() as the first "
+            f"{name}={type(net).__name__} must set itself up: try super().__init__() as the first "
             "line of its __init__"
         )
 
 
 def _check_arguments(net, input_shape, depth):
-    _check_network(net)
+    check_module(net)
     if any(isinstance(module, torch.jit.ScriptModule) for module in net.modules()):
         raise ValueError(
             f"net={type(net).__name__} must run in Python, but torch.jit has compiled part of it: "
             "try the network from before torch.jit.script or torch.jit.trace"
         )
+    text = shown(input_shape)
     if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3:
-        text = repr(input_shape)
         if hasattr(input_shape, "shape"):
             text = f"<{type(input_shape).__name__} of shape {tuple(input_shape.shape)}>"
         raise ValueError(
@@ -251,17 +253,15 @@ def _check_arguments(net, input_shape, depth):
     for name, value in zip(("channels", "height", "width"), input_shape, strict=True):
         if not _is_positive(value):
             raise ValueError(
-                f"{name}={value!r} in input_shape={input_shape!r} must be a whole number, 1 or "
-                "more: try (1, 28, 28)"
+                f"{name}={shown(value)} in input_shape={text} must be a whole number from 1: try "
+                "(1, 28, 28)"
             )
     if math.prod(map(int, input_shape)) > _LARGEST:
         raise ValueError(
-            f"input_shape={input_shape!r} must hold at most {_LARGEST:,} numbers: try (1, 28, 28)"
+            f"input_shape={text} must hold at most {_LARGEST:,} numbers: try (1, 28, 28)"
         )
-    if depth is not None and not _is_positive(depth):
-        raise ValueError(
-            f"depth={depth!r} must be a whole number, 1 or more, or None for all: try depth=1"
-        )
+    if depth is not None:
+        check_count("depth", depth, usual=1)
 
 
 def _is_positive(value):

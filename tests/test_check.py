@@ -282,8 +282,34 @@ def test_cases_call_functions_and_classes_by_their_names(said):
     assert said(cases, answer_always, [((dict,), False)]) == expected
 
 
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: check.prediction(2, 3, ["h"]), r"hint=\['h'\] must be a text: try hint="),
+        (lambda: check.answer(2, 3, np.ones(2)), r"hint=\[1.0, 1.0\] must be a text"),
+        (lambda: check.cases(max, [((1, 2), 2)], 3), "hint=3 must be a text"),
+        (lambda: check.prediction(2, 3, "h", "1"), "tolerance='1' must be a finite number"),
+        (lambda: check.answer(2, 3, "h", -1), "tolerance=-1 must be a finite number of at least 0"),
+        (lambda: check.cases(max, 3), r"expected=3 must hold a case or more, .*try \[\(\(2, 3"),
+        (lambda: check.cases(max, [(-3, 3)]), r"expected=\[\(-3, 3\)\] must hold a case or more"),
+        (lambda: check.cases(max, {(1, 2): 2}), "expected=<dict> must hold a case or more"),
+        (lambda: check.progress(3), r"folder=3 must be the path of a folder: try progress\(\)"),
+    ],
+)
+def test_what_the_author_of_a_question_gets_wrong_is_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_two_lists_that_hold_themselves_are_not_the_same(capsys):
+    endless = []
+    endless.append(endless)
+    check.prediction(endless, endless)
+    assert capsys.readouterr().out.startswith("You predicted [[[[")
+
+
 def test_cases_refuse_an_empty_list():
-    message = r"^expected=\[\] must hold a case: try \[\(\(2, 3\), 5\)\], as for a sum$"
+    message = r"^expected=\[\] must hold a case or more, .*: try \[\(\(2, 3\), 5\)\], as for a sum$"
     with pytest.raises(ValueError, match=message):
         cases(size, [])
 
@@ -452,6 +478,18 @@ def test_a_blank_does_not_erase_what_was_kept(course, capsys):
     run_cell("check.prediction(guess_size, 24)", guess_size=None)
     run_cell("check.keep()")
     assert "■□ 1 of 2" in table(capsys)[1]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
+def test_named_pipes_are_not_read(course, capsys):
+    run_cell("check.keep()")
+    os.mkfifo(course / "00_pipe.ipynb")
+    check.progress()
+    assert "00_pipe" not in capsys.readouterr().out
+    (course / "my_progress.json").unlink()
+    os.mkfifo(course / "my_progress.json")
+    with pytest.raises(ValueError, match=r"my_progress\.json is damaged"):
+        check.progress()
 
 
 def test_a_damaged_file_is_named_and_stops_no_check(course, capsys):

@@ -691,10 +691,13 @@ def test_each_garment_resembles_its_own_kind_most():
         ({"size": True}, "size=True must be"),
         ({"size": (28, True)}, r"size=\(28, True\) must be"),
         ({"size": np.int64(0)}, r"size=np\.int64\(0\) must be|size=0 must be"),
-        ({"seed": 1.5}, r"seed=1\.5 must be a whole number: try seed=0"),
-        ({"seed": True}, r"seed=True must be a whole number: try seed=0"),
-        ({"seed": 2**63}, rf"seed={2**63} must be from -2\*\*62 to 2\*\*63 - 1: try seed=0"),
-        ({"seed": -(2**62) - 1}, rf"seed={-(2**62) - 1} must be from -2\*\*62 to"),
+        ({"seed": 1.5}, r"seed=1\.5 must be a whole number from .*: try seed=0"),
+        ({"seed": True}, r"seed=True must be a whole number from .*: try seed=0"),
+        (
+            {"seed": 2**63},
+            rf"seed={2**63} must be a whole number from -2\*\*62 to 2\*\*63 - 1: try",
+        ),
+        ({"seed": -(2**62) - 1}, rf"seed={-(2**62) - 1} must be a whole number from -2\*\*62"),
         ({"batch_size": True}, "batch_size=True must be a whole number"),
         ({"train": np.bool_(True)}, "train=.*True.* must be a whole number"),
         ({"device": "gpu"}, "device='gpu' must be a device of this machine: try device='cpu'"),
@@ -738,7 +741,9 @@ def test_a_picture_has_a_whole_number_of_images(nowhere, count):
 def test_methods_refuse_what_is_no_seed_or_padding():
     data = Data(make_batches(10), make_batches(5), mnist.CLASSES, "drawn")
     for call in (lambda: data.hold_out(3, seed="a"), lambda: data.train.epoch(1, seed="a")):
-        with pytest.raises(ValueError, match="seed='a' must be a whole number: try seed=0"):
+        with pytest.raises(
+            ValueError, match=r"seed='a' must be a whole number from .*: try seed=0"
+        ):
             call()
     for padding in (-1, 1.5, True):
         with pytest.raises(ValueError, match=f"padding={padding} must be a whole number from 0"):

@@ -315,7 +315,7 @@ def test_drawing_a_block_leaves_it_alone():
         ({"blocks": [UpStep(8, 4)]}, "what UpStep takes: try one .* for each input: x, skip"),
         ({"blocks": [BasicBlock(8, 4)], "input_shapes": [(3, 8, 8)]}, "what BasicBlock takes"),
         ({"blocks": [BasicBlock(8, 4)], "input_shapes": UP}, "what BasicBlock takes"),
-        ({"blocks": [BasicBlock]}, "must be an nn.Module: build it, then pass it"),
+        ({"blocks": [BasicBlock]}, "must be an nn.Module: build the network, then pass it"),
         ({"blocks": [BasicBlock(8, 4)], "names": ["a", "b"]}, "one name per block .1."),
         ({"blocks": [BasicBlock(8, 4)], "names": "a"}, "names='a' must be a list"),
         ({"blocks": [BasicBlock(8, 4)], "names": [5]}, "names=.5. must be a list"),

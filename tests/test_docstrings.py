@@ -62,6 +62,15 @@ def test_says_return_whether(path):
     assert not re.search(r"\b(Tell|Say) whether\b|\bspread\b|\btrainings\b", text)
 
 
+def test_a_block_says_what_it_refuses(path):
+    if path.parent.name == "blocks":
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        named = [node for node in tree.body if isinstance(node, (ast.ClassDef, ast.FunctionDef))]
+        public = [node for node in named if not node.name.startswith(("_", "check_"))]
+        checked = [node for node in public if "check_" in ast.unparse(node)]
+        assert [n.name for n in checked if "Raises:" not in ast.get_docstring(n)] == []
+
+
 def test_public_names_have_docstrings(path):
     tree = ast.parse(path.read_text(encoding="utf-8"))
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]

@@ -101,5 +101,5 @@ def test_path_maps_mark_each_pixel_without_a_path():
     left, right = ([text.get_text() for text in axes.texts] for axes in figure.axes)
     assert (left.count("×"), right.count("×")) == (5, 0)
     assert [axes.get_title() for axes in figure.axes] == ["rate 2", "rate 1"]
-    with pytest.raises(ValueError, match="at least one"):
+    with pytest.raises(ValueError, match="with 1 or more"):
         figures.path_maps({})

@@ -252,8 +252,28 @@ def test_layer_profile_draws_several_seeds_as_a_band_around_their_geometric_mean
 
 @pytest.mark.parametrize("profiles", [{}, {"a": []}, {"a": [1.0, 0.0]}])
 def test_layer_profile_refuses_what_a_log_scale_cannot_show(profiles):
-    with pytest.raises(ValueError, match=r"empty|'a'.*above 0, and at least one"):
+    with pytest.raises(ValueError, match=r"with 1 or more|'a'.*above 0, and at least one"):
         plots.layer_profile(profiles, "norm")
+
+
+@pytest.mark.parametrize("colors", [3, "red", None, np.array(3), [], ["nocolour"]])
+def test_layer_profile_refuses_what_is_no_colour(colors):
+    with pytest.raises(ValueError, match=r"^colors=.*try .*'red', 'blue'"):
+        plots.layer_profile({"a": [1.0]}, "norm", colors)
+
+
+@pytest.mark.parametrize("text", [None, 3, " ", ["norm"]])
+def test_what_the_numbers_are_must_be_said(text):
+    for draw in (plots.layer_profile, plots.seeds):
+        with refuses(f"quantity={text!r} must not be empty"):
+            draw({"a": [1.0]}, text)
+    with refuses(f"title={text!r} must not be empty"):
+        plots.number_grid(Figure().subplots(), [[1.0]], text)
+
+
+def test_a_text_that_cannot_be_drawn_is_refused():
+    with refuses("figure must have a size and texts that can be drawn"):
+        plots.png(plots.seeds({"$x_$": [1.0]}, "accuracy"))
 
 
 # seeds, number_grid
@@ -279,7 +299,14 @@ def test_seeds_take_tensors_and_any_labels():
     assert [label.get_text() for label in axes.get_yticklabels()] == ["20"]
 
 
-@pytest.mark.parametrize(("runs", "message"), [({}, "runs is empty"), ({"a": []}, "runs['a'] is")])
+@pytest.mark.parametrize(
+    ("runs", "message"),
+    [
+        ({}, "runs={} must be a dict"),
+        ({"a": []}, "runs['a'] is"),
+        ({key: [1.0] for key in range(201)}, "len(runs)=201 must be a whole number from 1 to 200"),
+    ],
+)
 def test_seeds_refuse_what_they_cannot_draw(runs, message):
     with refuses(message):
         plots.seeds(runs, "accuracy")
@@ -294,10 +321,16 @@ def test_number_grid_writes_every_number_into_its_cell():
     np.testing.assert_array_equal(pictures(axes.figure)[0], [[0, 1.5], [2, 3]])
 
 
-@pytest.mark.parametrize("values", [np.zeros(3), np.zeros((1, 1, 3, 3)), np.zeros((0, 3))])
-def test_number_grid_refuses_what_is_no_matrix(values):
-    with refuses(f"values has shape {values.shape}"):
-        plots.number_grid(Figure().subplots(), values, "ours")
+def test_number_grid_draws_the_lowest_byte():
+    axes = Figure().subplots()
+    plots.number_grid(axes, np.array([[-128, 1]], np.int8), "bytes")
+    np.testing.assert_array_equal(pictures(axes.figure)[0], [[128, 1]])
+
+
+@pytest.mark.parametrize("shape", [(3,), (1, 1, 3, 3), (0, 3), (101, 101)])
+def test_number_grid_refuses_what_is_no_matrix(shape):
+    with refuses(f"values has shape {shape}"):
+        plots.number_grid(Figure().subplots(), np.zeros(shape), "ours")
 
 
 # training_curves
@@ -366,9 +399,12 @@ def test_training_curves_labels_do_not_overlap(end):
 @pytest.mark.parametrize(
     ("runs", "message"),
     [
-        ([], "runs[''] is empty: pass the rows of at least one epoch"),
-        ({}, "runs is empty"),
-        ({"plain": []}, "runs['plain'] is empty: pass the rows of at least one epoch"),
+        ([], "runs['']=[] must be the rows of a History, one or more: try history.rows"),
+        ({}, "runs={} must be a dictionary from labels, with 1 or more"),
+        (
+            {"plain": []},
+            "runs['plain']=[] must be the rows of a History, one or more: try history.rows",
+        ),
     ],
 )
 def test_training_curves_refusals(runs, message):
@@ -424,6 +460,7 @@ def test_confusion_matrix_separates_thousands():
         (-np.eye(3), "matrix must hold counts"),
         (np.full((3, 3), np.nan), "matrix must be finite"),
         (np.eye(2), "classes has 3 names for 2 rows"),
+        (np.eye(101), "len(matrix)=101 must be a whole number from 1 to 100"),
     ],
 )
 def test_confusion_matrix_refusals(matrix, message):

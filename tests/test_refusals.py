@@ -27,6 +27,7 @@ from cnnlib.blocks import (
     split,
     unet,
 )
+from cnnlib.models.beyond import ibn_a
 from cnnlib.models.classics import GROUPS_11, VGG
 from cnnlib.models.densenet import LAYERS_D2L, DenseNet
 from cnnlib.models.inception import GoogLeNet, InceptionV3
@@ -37,7 +38,14 @@ from cnnlib.trace import count_parameters, trace
 # What is no count of anything: too small, no number, not whole, several, too large.
 NO_COUNTS = [0, -1, 1.5, "10", None, math.nan, (1, 2, 3), 10**9]
 NO_FLAGS = ["no", None, 2]
-NO_BUILDERS = [None, 3, "BasicBlock"]
+NO_BUILDERS = [None, 3, "BasicBlock", nn.ReLU, nn.ReLU()]
+NO_SCALES = [-1, "0.17", None, math.nan, math.inf, True]
+WIDTHS = (64, (96, 128), (16, 32), 32)
+
+
+def builds_nothing(*arguments, **options):
+    """Stand for a function that forgets its return."""
+
 
 BLOCKS = {  # with valid arguments, and the counts among them
     conv.conv_bn: dict(in_channels=8, out_channels=8, kernel=3, stride=1, groups=1),
@@ -107,6 +115,9 @@ def counts(builders, values):
     return rows
 
 
+CHANNELS = dict(in_channels=8, out_channels=8)
+STAGE = CHANNELS | dict(block=residual.BasicBlock, stride=1)
+RES2NET = dict(in_channels=8, out_channels=256)
 PAIRED = {inception_v3.conv_unit}  # takes (h, w), too, and shows what it was given as a pair
 
 
@@ -178,6 +189,9 @@ BUILDERS = [
     (DenseNet, "stem", dict(table=LAYERS_D2L)),
     (ResNet, "stem", dict(block=residual.BasicBlock, layers=LAYERS_18)),
     (stage, "block", dict(in_channels=8, out_channels=8, blocks=1, stride=1)),
+    (inception.Inception, "unit", dict(in_channels=8, widths=WIDTHS)),
+    (inception.MiniInception, "unit", dict(in_channels=8)),
+    (inception.AuxiliaryHead, "unit", dict(in_channels=8, num_classes=4)),
 ]
 
 ROWS = [
@@ -190,6 +204,58 @@ ROWS = [
         row
         for build, name, valid in BUILDERS
         for row in of_kind(build, name, NO_BUILDERS, "must be a class or a function", valid)
+    ),
+    *(
+        (
+            f"{build.__name__}({name} builds nothing)",
+            build,
+            valid | {name: builds_nothing},
+            (f"{name} must return an nn.Module, but returned None", "try "),
+        )
+        for build, name, valid in BUILDERS
+    ),
+    *(
+        row
+        for block in (
+            inception_v4.InceptionResNetA,
+            inception_v4.InceptionResNetB,
+            inception_v4.InceptionResNetC,
+        )
+        for row in of_kind(block, "scale", NO_SCALES, "must be a finite number of at least 0")
+    ),
+    *of_kind(inception_v4.InceptionResNetC, "last", NO_FLAGS, "must be True or False"),
+    *of_kind(
+        ibn_a, "last", NO_COUNTS[:6], "must be a whole", dict(in_channels=8, out_channels=256)
+    ),
+    *of_kind(split.Res2NetBlock, "scales", [1], "must be a whole number from 2", RES2NET),
+    *of_kind(dense.BuffersKept, "net", [None, nn.ReLU], "must be an nn.Module"),
+    *of_kind(dense.recomputed, "layer", [None, nn.ReLU], "must be an nn.Module"),
+    *of_kind(stage, "blocks", [1001], "must be a whole number from 1 to 1,000", STAGE),
+    *of_kind(
+        classic.vgg_group,
+        "convolutions",
+        [1001],
+        "must be a whole number from 1 to 1,000",
+        CHANNELS,
+    ),
+    *of_kind(
+        dense.DenseBlock,
+        "layers",
+        [1001],
+        "must be a whole number from 1 to 1,000",
+        dict(in_channels=8, growth_rate=4),
+    ),
+    (
+        "dilated_net(1001 rates)",
+        models.dilated_net,
+        dict(rates=(1,) * 1001),
+        ("1, 1...", "in lists of at most 1,000", "try rates=(1, 2, 5)"),
+    ),
+    (
+        "conv_bn(a number that Python does not write)",
+        conv.conv_bn,
+        CHANNELS | dict(kernel=10**5000),
+        ("kernel=<int> must be a whole number from 1 to 1,000,000", "try kernel=1"),
     ),
     *of_kind(models.cifar_resnet, "depth", [0, 21, "20", None, 10**30], "must be 6n + 2"),
     *of_kind(
@@ -209,7 +275,7 @@ ROWS = [
     *of_kind(
         unet.center_crop,
         "size",
-        [None, 4, "44", (9, 4), (0, 4), (4,)],
+        [None, 4, "44", (9, 4), (0, 4), (4,), (4.0, 4.0), ("4", "4")],
         "must",
         dict(images=torch.zeros(1, 1, 8, 8)),
     ),
@@ -304,8 +370,40 @@ OTHER_ROWS = [
     *of_kind(arithmetic.receptive_field, "layers", [3, None, {}, "3"], "must list layers"),
     *of_kind(arithmetic.hdc, "rates", [(), 3, None, "12"], "must list a rate for each layer"),
     *of_kind(arithmetic.contributions, "rates", [(10**9,), (1,) * 2000], "with kernel=3 must have"),
-    *of_kind(arithmetic.hdc_search, "depth", [10**30, 10], "with max_rate=10", dict(max_rate=10)),
-    *of_kind(arithmetic.hdc_search, "max_rate", [10**30], "and kernel=3", dict(depth=2)),
+    *of_kind(arithmetic.hdc_search, "depth", [10**9, 10], "with max_rate=10", dict(max_rate=10)),
+    *of_kind(arithmetic.hdc_search, "max_rate", [10**9], "and kernel=3", dict(depth=2)),
+    *of_kind(arithmetic.receptive_field, "layers", [np.array(3)], "must list layers"),
+    *of_kind(arithmetic.conv_size, "kernel", [2**63], "must be a whole number, at most", SIZES),
+    (
+        "dropped_pixels(size=((3, 3), 3))",
+        lambda: arithmetic.dropped_pixels(((3, 3), 3), 3),
+        {},
+        ("size=(3, 3) must be a whole number", "try size=1"),
+    ),
+    (
+        "conv_size(a number that Python does not write)",
+        lambda: arithmetic.conv_size(28, 10**5000),
+        {},
+        ("kernel=<int> must be a whole number, at most 9,223", "try kernel=1"),
+    ),
+    (
+        "check_divides(groups=0)",
+        lambda: arithmetic.check_divides(0, in_channels=4),
+        {},
+        ("groups=0 must be a whole number", "try groups=1"),
+    ),
+    *(
+        (
+            f"{build.__name__}(images of 3 dimensions)",
+            lambda build=build: build(width=4)(torch.zeros(1, 16, 16)),
+            {},
+            (
+                "images of shape (1, 16, 16) must be (N, channels, height, width)",
+                "try images[None]",
+            ),
+        )
+        for build in (models.unet, models.dilated_net)
+    ),
     (
         "ReceptiveField(size=1.5)",
         lambda: arithmetic.ReceptiveField(size=1.5).through(3),
@@ -464,6 +562,33 @@ def test_numbers_of_numpy_are_taken_and_do_not_overflow(kind):
         assert len(models.cifar_resnet(depth=kind(200)).stages[0]) == 33
         assert models.small_resnet(width=kind(128)).head[2].in_features == 512
         assert models.resnet18(last_stride=kind(1)).stages[3][0].residual[0][0].stride == (1, 1)
+
+
+PRODUCTS = {  # blocks that multiply or add their counts
+    attention.BranchAttention: dict(branches=4, channels=64, hidden=64),
+    attention.SplitAttention: dict(width=64, radix=4),
+    attention.SqueezeExcitation: dict(channels=200, reduction=16),
+    dense.DenseLayer: dict(in_channels=8, growth_rate=64),
+    dense.DenseBlock: dict(in_channels=200, layers=3, growth_rate=64),
+    split.ResNeXtBlock: dict(in_channels=8, out_channels=128, groups=64, width=8),
+    split.Res2NetBlock: dict(in_channels=8, out_channels=128, width=64, scales=8),
+    unet.UpStep: dict(in_channels=200, out_channels=200),
+    unet.PlainUpStep: dict(in_channels=200, out_channels=200),
+}
+
+
+@pytest.mark.parametrize("build", PRODUCTS, ids=lambda build: build.__name__)
+def test_bytes_of_numpy_do_not_wrap_around_in_a_block(build):
+    counts, flags = PRODUCTS[build], {}
+    if build is attention.BranchAttention:
+        flags = dict(bias=True)
+    with torch.device("meta"):
+        nets = [
+            build(**{name: kind(count) for name, count in counts.items()}, **flags)
+            for kind in (int, np.uint8)
+        ]
+    shapes, of_bytes = ([x.shape for x in net.state_dict().values()] for net in nets)
+    assert shapes == of_bytes
 
 
 def test_a_network_of_one_stage_keeps_its_size():

@@ -332,11 +332,23 @@ def test_drawings_are_the_same_file_whatever_the_style():
             lambda: explore.transposed_zero_insertion_steps([[1]], np.ones((1, 26)), 1, (0, 10)),
             "input=1 x 31 cells",
         ),
-        (lambda: explore.conv_steps(SQUARE, SMALL).draw(4), "index=4 must be one of the steps 0"),
+        (
+            lambda: explore.conv_steps(SQUARE, SMALL).draw(4),
+            "index=4 must be a whole number from 0 to 3: try index=3",
+        ),
         (
             lambda: explore.conv_steps(SQUARE, SMALL).draw(0, -1),
-            "index=-1 must be one of the steps",
+            "index=-1 must be a whole number from 0 to 3",
         ),
+        (lambda: explore.conv_steps(SQUARE, SMALL).draw(1.5), "index=1.5 must be a whole number"),
+        (lambda: explore.conv_steps(SQUARE, SMALL).draw([0, 1]), "index=[0, 1] must be a whole"),
+        (
+            lambda: explore.conv_steps(SQUARE, SMALL).draw(*[0] * 13),
+            "len(indices)=13 must be a whole number from 0 to 12",
+        ),
+        (lambda: explore.conv_steps([[1e300]], [[1]]), "input must hold numbers of at most 1e+09"),
+        (lambda: explore.conv_steps([[1]], [[1e300]]), "kernel must hold numbers of at most"),
+        (lambda: explore.conv_steps([[1]], [[1]], 10**30), "must be a whole number, at most 9,223"),
         (
             lambda: explore.conv_steps(np.ones((4, 4)), np.ones((3, 3)), padding="same"),
             "padding='same' must be a number of zeros",

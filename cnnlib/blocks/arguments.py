@@ -4,55 +4,80 @@ Torch takes a layer of 0 channels in silence, and what it refuses it refuses dee
 in words that do not name the argument.
 """
 
+import inspect
 from typing import Any
 
 from torch import nn
 
-from cnnlib._checks import check_count
+from cnnlib._checks import check_count, shown
 
 _MOST = 10**6  # channels or classes; a layer of more does not fit into memory
+_DEEPEST = 1000  # layers or blocks in a row; more take minutes to build
+_LAYERS = {"blocks", "convolutions", "layers", "scales"}
 
 # What to try instead of a wrong count; 1 for all other names.
 _USUAL = {"num_classes": 10, "width": 64, "out_channels": 16, "channels": 16, "scales": 4}
 
-# What to try in place of something that builds no layers.
+# What a function that builds layers is called with, and one to try.
 _BUILDERS = {
-    "block": "cnnlib.blocks.residual.BasicBlock",
-    "stem": "cnnlib.models.resnet.stem_3x3",
-    "unit": "cnnlib.blocks.conv.conv_bn_relu",
-    "up_step": "cnnlib.blocks.unet.UpStep",
+    "block": ("in_channels, out_channels, stride=1", "cnnlib.blocks.residual.BasicBlock"),
+    "stem": ("in_channels, out_channels", "cnnlib.models.resnet.stem_3x3"),
+    "unit": ("in_channels, out_channels, kernel", "cnnlib.blocks.conv.conv_bn_relu"),
+    "up_step": ("in_channels, out_channels, padded", "cnnlib.blocks.unet.UpStep"),
 }
 
 
 def check_counts(**counts: Any) -> list[int]:
     """Return whole numbers from 1 as ints, in the given order."""
     return [
-        check_count(name, count, _MOST, usual=_USUAL.get(name, 1)) for name, count in counts.items()
+        check_count(name, count, _DEEPEST if name in _LAYERS else _MOST, usual=_USUAL.get(name, 1))
+        for name, count in counts.items()
     ]
 
 
 def check_builders(**builders: Any) -> None:
-    """Refuse anything but functions and classes, which build layers."""
+    """Refuse anything but functions and classes that build layers from the usual arguments."""
     for name, builder in builders.items():
-        if not callable(builder):
+        takes, usual = _BUILDERS[name]
+        if isinstance(builder, nn.Module) or not _can_take(builder, takes.split(", ")):
             raise ValueError(
-                f"{name}={builder!r} must be a class or a function that builds layers: "
-                f"try {_BUILDERS[name]}"
+                f"{name}={shown(builder)} must be a class or a function that builds layers from "
+                f"({takes}): try {usual}"
+            )
+
+
+def _can_take(builder, names):
+    """Return whether a function takes these arguments, with and without those with a default."""
+    try:
+        for given in (names, [name for name in names if "=" not in name]):
+            inspect.signature(builder).bind(*given)
+    except (TypeError, ValueError):  # a builtin may have no signature
+        return False
+    return True
+
+
+def check_built(**built: Any) -> None:
+    """Refuse what a builder returned unless it is a module."""
+    for name, module in built.items():
+        if not isinstance(module, nn.Module):
+            raise ValueError(
+                f"{name} must return an nn.Module, but returned {shown(module)}: end it with "
+                f"return, or try {_BUILDERS[name][1]}"
             )
 
 
 def check_modules(**modules: Any) -> None:
     """Refuse anything but modules that are built already."""
     for name, module in modules.items():
-        if not isinstance(module, nn.Module):
-            raise ValueError(f"{name}={module!r} must be an nn.Module: try {name}=nn.ReLU()")
+        if not isinstance(module, nn.Module) or not hasattr(module, "_modules"):
+            raise ValueError(f"{name}={shown(module)} must be an nn.Module: try {name}=nn.ReLU()")
 
 
 def check_padding(padding: Any, stride: int) -> None:
     """Refuse any padding but "valid" and, with stride 1, "same"."""
     names = ("valid", "same") if stride == 1 else ("valid",)
     if not isinstance(padding, str) or padding not in names:
-        raise ValueError(f"padding={padding!r} must be one of {names}: try padding='valid'")
+        raise ValueError(f"padding={shown(padding)} must be one of {names}: try padding='valid'")
 
 
 def check_table(name: str, table: Any, kind: type | tuple | list, usual: Any) -> Any:
@@ -69,15 +94,15 @@ def check_table(name: str, table: Any, kind: type | tuple | list, usual: Any) ->
         return _entries(table, kind)
     except (TypeError, ValueError):
         raise ValueError(
-            f"{name}={table!r} must hold whole numbers from 1, nested as in the example: "
-            f"try {name}={usual!r}"
+            f"{name}={shown(table)} must hold whole numbers from 1, nested as in the example, in "
+            f"lists of at most {_DEEPEST:,}: try {name}={usual!r}"
         ) from None
 
 
 def _entries(table, kind):
     if kind is int:
         return check_counts(entry=table)[0]
-    if not isinstance(table, tuple | list):
-        raise TypeError("an entry is not nested")
+    if not isinstance(table, tuple | list) or len(table) > _DEEPEST:
+        raise TypeError("an entry is not nested, or too long")
     further = len(table) - len(kind) if isinstance(kind, list) else 0
     return [_entries(*both) for both in zip(table, [*kind, *kind[-1:] * further], strict=True)]

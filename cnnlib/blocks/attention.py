@@ -21,13 +21,16 @@ class SqueezeExcitation(nn.Module):
         channels: In and out channels.
         reduction: Channels per number in the hidden layer of the gate, the paper's r.
 
+    Raises:
+        ValueError: A count is not a whole number from 1.
+
     Source:
         Hu et al. 2018, figure 2. Both fully connected layers are 1x1 convolutions of a 1x1 map.
     """
 
     def __init__(self, channels, reduction=16):
         super().__init__()
-        check_counts(channels=channels, reduction=reduction)
+        channels, reduction = check_counts(channels=channels, reduction=reduction)
         hidden = max(channels // reduction, 1)
         self.gate = nn.Sequential(
             nn.AdaptiveAvgPool2d(1),
@@ -46,6 +49,9 @@ class SEBottleneck(nn.Module):
 
     Shape:
         (N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))
+
+    Raises:
+        ValueError: A count is not a whole number from 1, or `width_for` refuses the channels.
 
     Source:
         Hu et al. 2018, figure 3.
@@ -78,6 +84,9 @@ class BranchAttention(nn.Module):
         hidden: Channels between squeezing and choosing.
         bias: Whether the two 1x1 convolutions add a bias.
 
+    Raises:
+        ValueError: A count is not a whole number from 1, or a flag is not True or False.
+
     Source:
         Li et al. 2019, figure 1, "Fuse" and "Select"; likewise Zhang et al. 2022, figure 2.
     """
@@ -85,7 +94,9 @@ class BranchAttention(nn.Module):
     def __init__(self, branches, channels, hidden, bias):
         super().__init__()
         check_flags(bias=bias)
-        check_counts(branches=branches, channels=channels, hidden=hidden)
+        branches, channels, hidden = check_counts(
+            branches=branches, channels=channels, hidden=hidden
+        )
         self.squeeze = nn.Sequential(
             nn.AdaptiveAvgPool2d(1),
             nn.Conv2d(channels, hidden, 1, bias=bias),
@@ -104,6 +115,9 @@ class SelectiveKernel(nn.Module):
 
     Shape:
         (N, width, H, W) -> (N, width, ceil(H / stride), ceil(W / stride))
+
+    Raises:
+        ValueError: A count is not a whole number from 1.
 
     Source:
         Li et al. 2019, figure 1.
@@ -137,6 +151,9 @@ class SKBottleneck(nn.Module):
     Shape:
         (N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))
 
+    Raises:
+        ValueError: A count is not a whole number from 1, or `width_for` refuses the channels.
+
     Source:
         Li et al. 2019, table 1.
     """
@@ -165,13 +182,16 @@ class SplitAttention(nn.Module):
         width: In and out channels.
         radix: Number of groups, and of maps to choose from; the paper's R.
 
+    Raises:
+        ValueError: A count is not a whole number from 1, or the radix does not divide the width.
+
     Source:
         Zhang et al. 2022, figure 2, with one cardinal group.
     """
 
     def __init__(self, width, radix=2):
         super().__init__()
-        check_counts(width=width, radix=radix)
+        width, radix = check_counts(width=width, radix=radix)
         self.radix = radix
         self.splits = conv_bn_relu(width, radix * width, 3, groups=radix)
         hidden = max(radix * width // 4, 32)
@@ -187,6 +207,9 @@ def pooled_shortcut(in_channels, out_channels, stride):
 
     Shape:
         (N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))
+
+    Raises:
+        ValueError: A count is not a whole number from 1.
 
     Source:
         He et al. 2019 (Bag of Tricks), figure 2(c): ResNet-D.
@@ -211,6 +234,9 @@ class ResNeStBlock(nn.Module):
         stride: Stride of the pooling.
         width: Channels of the split attention per 256 out channels, a multiple of the radix.
         radix: Number of maps among which the attention chooses.
+
+    Raises:
+        ValueError: As in `width_for` and `SplitAttention`.
 
     Source:
         Zhang et al. 2022, figure 2, and section 3.3 for the pooling and the shortcut.

@@ -11,6 +11,9 @@ def vgg_group(in_channels, out_channels, convolutions):
 
     Shape:
         (N, in_channels, H, W) -> (N, out_channels, floor(H / 2), floor(W / 2))
+
+    Raises:
+        ValueError: A count is not a whole number from 1.
     """
     check_counts(in_channels=in_channels, out_channels=out_channels, convolutions=convolutions)
     group = nn.Sequential()
@@ -29,6 +32,9 @@ def nin_unit(in_channels, out_channels, kernel, stride=1, padding=0):
     Shape:
         (N, in_channels, H, W) -> (N, out_channels, floor((H + 2 padding - kernel) / stride) + 1,
         likewise for W)
+
+    Raises:
+        ValueError: A count is not a whole number from 1, or the padding is not one from 0.
     """
     check_counts(in_channels=in_channels, out_channels=out_channels, kernel=kernel, stride=stride)
     check_count("padding", padding, least=0, usual=0)

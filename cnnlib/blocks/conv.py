@@ -20,6 +20,9 @@ def conv_bn(in_channels, out_channels, kernel, stride=1, groups=1):
         stride: Stride in pixels.
         groups: Number of groups of channels, which do not mix.
 
+    Raises:
+        ValueError: A count is not a whole number from 1, or the groups do not divide the channels.
+
     Source:
         Ioffe and Szegedy 2015. The convolution has no bias, since the normalisation would subtract
         it with the mean.
@@ -45,6 +48,9 @@ def conv_bn_relu(in_channels, out_channels, kernel, stride=1, groups=1):
 
     Shape and Args:
         As in `conv_bn`.
+
+    Raises:
+        ValueError: As in `conv_bn`.
     """
     return nn.Sequential(
         *conv_bn(in_channels, out_channels, kernel, stride, groups), nn.ReLU(inplace=True)
@@ -57,6 +63,9 @@ def he_init(net):
     fan_out is out_channels x kernel area. A ReLU halves the variance and the 2 makes up for it, so
     gradients keep their size from layer to layer. Batch normalisation starts at scale 1 and shift
     0, which is PyTorch's default.
+
+    Raises:
+        ValueError: `net` is not an nn.Module.
 
     Source:
         He et al. 2015, section 2.2, "backward propagation case".

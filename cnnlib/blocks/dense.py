@@ -7,7 +7,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from cnnlib._checks import check_flags
-from cnnlib.blocks.arguments import check_counts
+from cnnlib.blocks.arguments import check_counts, check_modules
 from cnnlib.blocks.residual import bn_relu
 
 
@@ -16,6 +16,9 @@ def bn_relu_conv(in_channels, out_channels, kernel):
 
     Shape:
         (N, in_channels, H, W) -> (N, out_channels, H, W), for an odd kernel
+
+    Raises:
+        ValueError: A count is not a whole number from 1.
     """
     check_counts(in_channels=in_channels, out_channels=out_channels, kernel=kernel)
     conv = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=False)
@@ -33,13 +36,16 @@ class DenseLayer(nn.Module):
         growth_rate: Channels that the layer adds, k in the paper.
         bottleneck: Whether a 1x1 convolution to 4 x growth_rate channels comes first.
 
+    Raises:
+        ValueError: A count is not a whole number from 1, or a flag is not True or False.
+
     Source:
         Huang et al. 2017, section 3, "composite function" and "bottleneck layers".
     """
 
     def __init__(self, in_channels, growth_rate, bottleneck=True):
         super().__init__()
-        check_counts(in_channels=in_channels, growth_rate=growth_rate)
+        in_channels, growth_rate = check_counts(in_channels=in_channels, growth_rate=growth_rate)
         check_flags(bottleneck=bottleneck)
         width = 4 * growth_rate if bottleneck else in_channels
         self.one = bn_relu_conv(in_channels, width, 1) if bottleneck else nn.Identity()
@@ -53,9 +59,13 @@ class BuffersKept:
     """A context that restores a network's buffers, the running statistics, when it ends.
 
     It can be entered repeatedly: each backward pass through a graph enters it once.
+
+    Raises:
+        ValueError: `net` is not an nn.Module.
     """
 
     def __init__(self, net):
+        check_modules(net=net)
         self.net = net
 
     def __enter__(self):
@@ -70,7 +80,11 @@ def recomputed(layer, *features):
     """Run a layer without storing its activations, and run it again for its gradients.
 
     The second run sees the same batch, which must not enter the running statistics twice.
+
+    Raises:
+        ValueError: `layer` is not an nn.Module.
     """
+    check_modules(layer=layer)
     return checkpoint(
         layer,
         *features,
@@ -94,13 +108,18 @@ class DenseBlock(nn.Module):
             activations for the gradients. Gradients and running statistics are bitwise the same if
             the network stays in training mode from the forward to the backward pass.
 
+    Raises:
+        ValueError: A count is not a whole number from 1, or a flag is not True or False.
+
     Source:
         Huang et al. 2017, figure 1 and equation 2. memory_efficient: Pleiss et al. 2017.
     """
 
     def __init__(self, in_channels, layers, growth_rate, bottleneck=True, memory_efficient=False):
         super().__init__()
-        check_counts(in_channels=in_channels, layers=layers, growth_rate=growth_rate)
+        in_channels, layers, growth_rate = check_counts(
+            in_channels=in_channels, layers=layers, growth_rate=growth_rate
+        )
         check_flags(memory_efficient=memory_efficient)
         self.memory_efficient = memory_efficient
         self.layers = nn.ModuleList(
@@ -123,6 +142,9 @@ class Transition(nn.Module):
 
     Shape:
         (N, in_channels, H, W) -> (N, out_channels, floor(H / 2), floor(W / 2))
+
+    Raises:
+        ValueError: A count is not a whole number from 1.
 
     Source:
         Huang et al. 2017, section 3, "pooling layers" and "compression".

@@ -16,6 +16,9 @@ def dilated_conv(in_channels, out_channels, rate):
         out_channels: Out channels.
         rate: Pixels from one tap to the next. 1 is the ordinary convolution.
 
+    Raises:
+        ValueError: A count is not a whole number from 1.
+
     Source:
         Yu and Koltun 2016, section 2.
     """

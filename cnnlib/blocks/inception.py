@@ -7,7 +7,7 @@ attributes, and `forward` ends with the concatenation.
 import torch
 from torch import nn
 
-from cnnlib.blocks.arguments import check_counts, check_table
+from cnnlib.blocks.arguments import check_builders, check_built, check_counts, check_table
 from cnnlib.blocks.conv import conv_bn_relu
 
 
@@ -16,6 +16,9 @@ def conv_relu(in_channels, out_channels, kernel, stride=1):
 
     Shape and Args:
         As in `conv_bn_relu`.
+
+    Raises:
+        ValueError: A count is not a whole number from 1.
     """
     check_counts(in_channels=in_channels, out_channels=out_channels, kernel=kernel, stride=stride)
     return nn.Sequential(
@@ -40,6 +43,10 @@ class Inception(nn.Module):
         widths: A row of table 1: (one, (reduce, three), (reduce, five), pool), in channels.
         unit: The function that builds a convolution: `conv_relu`, or `conv_bn_relu` to normalise.
 
+    Raises:
+        ValueError: `widths` is not a row of the table, or `in_channels` is not a whole number
+            from 1.
+
     Source:
         Szegedy et al. 2015, figure 2b.
     """
@@ -47,8 +54,10 @@ class Inception(nn.Module):
     def __init__(self, in_channels, widths, unit=conv_relu):
         super().__init__()
         check_widths(widths)
+        check_builders(unit=unit)
         one, (reduce3, three), (reduce5, five), pool = widths
         self.one = unit(in_channels, one, 1)
+        check_built(unit=self.one)
         self.three = nn.Sequential(unit(in_channels, reduce3, 1), unit(reduce3, three, 3))
         self.five = nn.Sequential(unit(in_channels, reduce5, 1), unit(reduce5, five, 5))
         self.pool = nn.Sequential(nn.MaxPool2d(3, 1, padding=1), unit(in_channels, pool, 1))
@@ -62,6 +71,9 @@ class BNInception(nn.Module):
 
     Shape and Args:
         As in `Inception`.
+
+    Raises:
+        ValueError: As in `Inception`.
 
     Source:
         Ioffe and Szegedy 2015, figure 5.
@@ -92,13 +104,18 @@ class MiniInception(nn.Module):
     Shape:
         (N, in_channels, H, W) -> (N, 88, H, W)
 
+    Raises:
+        ValueError: `in_channels` is not a whole number from 1.
+
     Departures:
         No arm has a single 3x3: one has a 5x5, one has two 3x3, as in Inception-v3.
     """
 
     def __init__(self, in_channels, unit=conv_relu):
         super().__init__()
+        check_builders(unit=unit)
         self.one = unit(in_channels, 16, 1)
+        check_built(unit=self.one)
         self.five = nn.Sequential(unit(in_channels, 16, 1), unit(16, 24, 5))
         self.double_three = nn.Sequential(
             unit(in_channels, 16, 1), unit(16, 24, 3), unit(24, 24, 3)
@@ -115,6 +132,9 @@ class AuxiliaryHead(nn.Module):
     Shape:
         (N, in_channels, H, W) -> (N, num_classes)
 
+    Raises:
+        ValueError: A count is not a whole number from 1.
+
     Source:
         Szegedy et al. 2015, section 5.
 
@@ -125,7 +145,9 @@ class AuxiliaryHead(nn.Module):
     def __init__(self, in_channels, num_classes, unit=conv_relu):
         super().__init__()
         check_counts(num_classes=num_classes)
+        check_builders(unit=unit)
         self.features = nn.Sequential(nn.AdaptiveAvgPool2d(4), unit(in_channels, 128, 1))
+        check_built(unit=self.features[1])
         self.classifier = nn.Sequential(
             nn.Flatten(),
             nn.Linear(128 * 4 * 4, 1024),

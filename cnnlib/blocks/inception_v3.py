@@ -24,6 +24,9 @@ def conv_unit(in_channels, out_channels, kernel, stride=1, padding="same"):
         kernel: Side of the kernel in pixels, or (height, width).
         stride: Stride in pixels. Above 1 it needs padding="valid".
         padding: Either "same", which keeps the size, or "valid", which adds nothing.
+
+    Raises:
+        ValueError: A count is not a whole number from 1, or no convolution takes the padding.
     """
     check_counts(in_channels=in_channels, out_channels=out_channels, stride=stride)
     check_table(
@@ -42,6 +45,9 @@ class InceptionA(nn.Module):
 
     Shape:
         (N, in_channels, H, W) -> (N, 224 + pool_channels, H, W)
+
+    Raises:
+        ValueError: A count is not a whole number from 1.
 
     Source:
         Szegedy et al. 2016, figure 5.
@@ -71,6 +77,9 @@ class InceptionB(nn.Module):
     Shape:
         (N, in_channels, H, W) -> (N, 480 + in_channels, floor((H - 1) / 2), floor((W - 1) / 2))
 
+    Raises:
+        ValueError: `in_channels` is not a whole number from 1.
+
     Source:
         Szegedy et al. 2016, figure 10.
     """
@@ -98,6 +107,9 @@ class InceptionC(nn.Module):
     Args:
         in_channels: In channels.
         width: Channels between the flat kernels: 128, 160, 160 and 192 in the four blocks.
+
+    Raises:
+        ValueError: A count is not a whole number from 1.
 
     Source:
         Szegedy et al. 2016, figure 6, n = 7.
@@ -130,6 +142,9 @@ class InceptionD(nn.Module):
     Shape:
         (N, in_channels, H, W) -> (N, 512 + in_channels, floor((H - 1) / 2), floor((W - 1) / 2))
 
+    Raises:
+        ValueError: `in_channels` is not a whole number from 1.
+
     Source:
         The published code; the paper gives the outline in figure 10.
     """
@@ -160,6 +175,9 @@ class Fork(nn.Module):
     Args:
         in_channels: In channels.
         out_channels: Out channels of each of the two kernels.
+
+    Raises:
+        ValueError: A count is not a whole number from 1.
     """
 
     def __init__(self, in_channels, out_channels):
@@ -176,6 +194,9 @@ class InceptionE(nn.Module):
 
     Shape:
         (N, in_channels, H, W) -> (N, 2048, H, W)
+
+    Raises:
+        ValueError: `in_channels` is not a whole number from 1.
 
     Source:
         Szegedy et al. 2016, figure 7.
@@ -199,6 +220,9 @@ class AuxiliaryHeadV3(nn.Module):
 
     Shape:
         (N, in_channels, H, W) -> (N, num_classes), for H and W of at least 17
+
+    Raises:
+        ValueError: A count is not a whole number from 1.
 
     Source:
         Szegedy et al. 2016, section 4 and figure 8.

@@ -9,12 +9,17 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from cnnlib._checks import check_flags, check_number
 from cnnlib.blocks.arguments import check_modules, check_table
 from cnnlib.blocks.inception_v3 import Fork, conv_unit
 
 
 def average_pool(in_channels, out_channels):
-    """Build the pooling arm: a 3x3 mean that ignores the padding, and a 1x1."""
+    """Build the pooling arm: a 3x3 mean that ignores the padding, and a 1x1.
+
+    Raises:
+        ValueError: A count is not a whole number from 1.
+    """
     return nn.Sequential(
         nn.AvgPool2d(3, 1, padding=1, count_include_pad=False),
         conv_unit(in_channels, out_channels, 1),
@@ -31,6 +36,9 @@ class StemPool(nn.Module):
     Args:
         left: The arm whose channels come first.
         right: The other arm.
+
+    Raises:
+        ValueError: An arm is not an nn.Module.
 
     Source:
         Szegedy et al. 2017, figure 3: the first fork of the stem, with the pooling on the left, and
@@ -103,6 +111,9 @@ class ReductionA(nn.Module):
     Args:
         in_channels: In channels.
         widths: Table 1's (k, l, m, n): the three convolutions of the deep arm, and the shallow one.
+
+    Raises:
+        ValueError: `in_channels` or one of the widths is not a whole number from 1.
 
     Source:
         Szegedy et al. 2017, figure 7 and table 1.
@@ -238,12 +249,16 @@ class InceptionResNetA(nn.Module):
     Args:
         scale: Factor of the residual before the addition. Without it, networks this wide diverge.
 
+    Raises:
+        ValueError: `scale` is not a finite number from 0.
+
     Source:
         Szegedy et al. 2017, figures 16 and 20.
     """
 
     def __init__(self, scale=0.17):
         super().__init__()
+        check_number("scale", scale, usual=0.17, least=0)
         self.scale = scale
         self.one = conv_unit(320, 32, 1)
         self.three = nn.Sequential(conv_unit(320, 32, 1), conv_unit(32, 32, 3))
@@ -266,12 +281,16 @@ class InceptionResNetB(nn.Module):
     Args:
         scale: As in `InceptionResNetA`.
 
+    Raises:
+        ValueError: `scale` is not a finite number from 0.
+
     Source:
         Szegedy et al. 2017, figures 17 and 20.
     """
 
     def __init__(self, scale=0.10):
         super().__init__()
+        check_number("scale", scale, usual=0.10, least=0)
         self.scale = scale
         self.one = conv_unit(1088, 192, 1)
         self.seven = nn.Sequential(
@@ -325,12 +344,17 @@ class InceptionResNetC(nn.Module):
         scale: As in `InceptionResNetA`.
         last: Whether it is the last block, which adds the unscaled residual without a ReLU.
 
+    Raises:
+        ValueError: `scale` is not a finite number from 0, or `last` is not True or False.
+
     Source:
         Szegedy et al. 2017, figures 19 and 20.
     """
 
     def __init__(self, scale=0.20, last=False):
         super().__init__()
+        check_number("scale", scale, usual=0.20, least=0)
+        check_flags(last=last)
         self.scale, self.last = scale, last
         self.one = conv_unit(2080, 192, 1)
         self.three = nn.Sequential(

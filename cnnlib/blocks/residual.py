@@ -13,6 +13,9 @@ def shortcut(in_channels, out_channels, stride):
     Shape:
         (N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))
 
+    Raises:
+        ValueError: A count is not a whole number from 1.
+
     Source:
         He et al. 2016, section 3.3, option B.
     """
@@ -27,6 +30,9 @@ class PlainBlock(nn.Module):
 
     Shape:
         (N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))
+
+    Raises:
+        ValueError: A count is not a whole number from 1.
 
     Source:
         He et al. 2016, figure 3 middle.
@@ -48,6 +54,9 @@ class BasicBlock(nn.Module):
 
     Shape:
         (N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))
+
+    Raises:
+        ValueError: A count is not a whole number from 1.
 
     Source:
         He et al. 2016, figure 5 left. The first convolution has the stride.
@@ -72,7 +81,7 @@ class Bottleneck(nn.Module):
         (N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))
 
     Raises:
-        ValueError: `out_channels` is not a multiple of 4.
+        ValueError: A count is not a whole number from 1, or `out_channels` is not a multiple of 4.
 
     Source:
         He et al. 2016, figure 5 right.
@@ -107,6 +116,9 @@ def bn_relu(channels):
 
     Shape:
         (N, channels, H, W) -> (N, channels, H, W)
+
+    Raises:
+        ValueError: `channels` is not a whole number from 1.
     """
     check_counts(channels=channels)
     return nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
@@ -117,6 +129,9 @@ class PreActBlock(nn.Module):
 
     Shape:
         (N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))
+
+    Raises:
+        ValueError: A count is not a whole number from 1.
 
     Source:
         He et al. 2016b (Identity Mappings in Deep Residual Networks), figure 1 right. A block that

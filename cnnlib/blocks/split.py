@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from cnnlib._checks import check_count
 from cnnlib.blocks.arguments import check_counts
 from cnnlib.blocks.conv import conv_bn, conv_bn_relu
 from cnnlib.blocks.residual import shortcut
@@ -21,8 +22,9 @@ def width_for(out_channels, width=64):
         out_channels: Out channels of the block.
         width: Channels of the 3x3 per 256 out channels. 64 is the quarter of He et al. 2016.
 
+
     Raises:
-        ValueError: The proportion is not a whole number of channels.
+        ValueError: A count is not a whole number from 1, or the proportion yields no whole number.
     """
     out_channels, width = check_counts(out_channels=out_channels, width=width)
     step = 256 // gcd(width, 256)
@@ -47,13 +49,16 @@ class ResNeXtBlock(nn.Module):
         groups: Number of groups of the 3x3, the paper's cardinality C.
         width: Channels per group and 256 out channels, the paper's d.
 
+    Raises:
+        ValueError: A count is not a whole number from 1, or `width_for` refuses the channels.
+
     Source:
         Xie et al. 2017, figure 3(c) and table 1.
     """
 
     def __init__(self, in_channels, out_channels, stride=1, groups=32, width=4):
         super().__init__()
-        check_counts(groups=groups)
+        [groups] = check_counts(groups=groups)
         inner = groups * width_for(out_channels, width)
         self.residual = nn.Sequential(
             conv_bn_relu(in_channels, inner, 1),
@@ -71,6 +76,9 @@ class IBN(nn.Module):
 
     Shape:
         (N, channels, H, W) -> (N, channels, H, W)
+
+    Raises:
+        ValueError: `channels` is not a whole number from 1.
 
     Source:
         Pan et al. 2018, figure 3(a).
@@ -93,6 +101,9 @@ class IBNBottleneck(nn.Module):
 
     Shape:
         (N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))
+
+    Raises:
+        ValueError: A count is not a whole number from 1, or `width_for` refuses the channels.
 
     Source:
         Pan et al. 2018, figure 3(a): IBN-a.
@@ -124,6 +135,9 @@ class Cascade(nn.Module):
     Args:
         width: Channels of a split.
         scales: Number of splits, the paper's s. The last one passes unchanged.
+
+    Raises:
+        ValueError: A count is not a whole number from 1.
 
     Source:
         Gao et al. 2021, figure 2(b).
@@ -160,6 +174,9 @@ class SideBySide(nn.Module):
         scales: Number of splits.
         stride: Stride of the 3x3. At 2, a result no longer has the size of the next split.
 
+    Raises:
+        ValueError: A count is not a whole number from 1.
+
     Source:
         The code of Gao et al. 2021, for the first block of each stage; the paper does not say.
     """
@@ -193,6 +210,9 @@ class Res2NetBlock(nn.Module):
         width: Channels per split and 256 out channels, the paper's w.
         scales: Number of splits, the paper's s; at least 2.
 
+    Raises:
+        ValueError: A count is not a whole number from 1, or `width_for` refuses the channels.
+
     Source:
         Gao et al. 2021, figure 2(b). A block that changes the shape begins a stage, so its splits
         stand side by side.
@@ -200,7 +220,8 @@ class Res2NetBlock(nn.Module):
 
     def __init__(self, in_channels, out_channels, stride=1, width=26, scales=4):
         super().__init__()
-        check_counts(stride=stride, scales=scales)
+        stride, scales = check_counts(stride=stride, scales=scales)
+        check_count("scales", scales, least=2, usual=4)
         width = width_for(out_channels, width)
         begins = stride != 1 or in_channels != out_channels
         self.residual = nn.Sequential(

@@ -19,6 +19,9 @@ def double_conv(in_channels, out_channels, padded=True):
         out_channels: Out channels.
         padded: Whether to pad each convolution by 1 and to normalise after it.
 
+    Raises:
+        ValueError: A count is not a whole number from 1, or a flag is not True or False.
+
     Source:
         Ronneberger et al. 2015, figure 1, the blue arrows.
 
@@ -43,7 +46,8 @@ def double_conv(in_channels, out_channels, padded=True):
 def check_crop(images, size):
     """Refuse images that are no batch, and a size that does not lie within them."""
     sides = getattr(images, "shape", ())[2:]
-    if len(sides) != 2 or not isinstance(size, tuple | list) or len(size) != 2:
+    is_pair = isinstance(size, tuple | list) and len(size) == 2
+    if len(sides) != 2 or not is_pair or not all(hasattr(side, "__index__") for side in size):
         raise ValueError(f"size={size!r} must be (height, width), and images a batch: try (28, 28)")
     if any(new < 1 or new > old for old, new in zip(sides, size, strict=True)):
         raise ValueError(f"size={size!r} must lie within the images: try {tuple(sides)}")
@@ -58,6 +62,9 @@ def center_crop(images, size):
     Args:
         images: A batch of images.
         size: (H, W) in pixels.
+
+    Raises:
+        ValueError: `images` is not a batch, or the size does not lie within it.
     """
     check_crop(images, size)
     top, left = ((old - new) // 2 for old, new in zip(images.shape[2:], size, strict=True))
@@ -72,6 +79,9 @@ class UpStep(nn.Module):
         (N, in_channels, H, W) and a skip (N, out_channels, >= 2H, >= 2W)
         -> (N, out_channels, 2H, 2W), or (2H - 4, 2W - 4) unpadded
 
+    Raises:
+        ValueError: A count is not a whole number from 1, or a flag is not True or False.
+
     Source:
         Ronneberger et al. 2015, figure 1: one green, one grey and two blue arrows. The grey one,
         "copy and crop", keeps the centre of the skip; the padded form has nothing to crop.
@@ -79,7 +89,7 @@ class UpStep(nn.Module):
 
     def __init__(self, in_channels, out_channels, padded=True):
         super().__init__()
-        check_counts(in_channels=in_channels, out_channels=out_channels)
+        in_channels, out_channels = check_counts(in_channels=in_channels, out_channels=out_channels)
         self.up = nn.ConvTranspose2d(in_channels, out_channels, 2, stride=2)
         self.convs = double_conv(2 * out_channels, out_channels, padded)
 
@@ -98,11 +108,14 @@ class PlainUpStep(nn.Module):
     Shape:
         (N, in_channels, H, W) and a skip that is ignored
         -> (N, out_channels, 2H, 2W), or (2H - 4, 2W - 4) unpadded
+
+    Raises:
+        ValueError: A count is not a whole number from 1, or a flag is not True or False.
     """
 
     def __init__(self, in_channels, out_channels, padded=True):
         super().__init__()
-        check_counts(in_channels=in_channels, out_channels=out_channels)
+        in_channels, out_channels = check_counts(in_channels=in_channels, out_channels=out_channels)
         self.up = nn.ConvTranspose2d(in_channels, 2 * out_channels, 2, stride=2)
         self.convs = double_conv(2 * out_channels, out_channels, padded)
 

@@ -8,7 +8,7 @@ from numbers import Integral
 
 import numpy as np
 
-from cnnlib._checks import check_count
+from cnnlib._checks import check_count, shown
 from cnnlib.arithmetic import contributions, hdc
 from cnnlib.explore.page import Page, first_step, table
 from cnnlib.explore.sliding_window import MAX_SIDE, conv_steps, transposed_scatter_steps
@@ -59,7 +59,9 @@ def dilation_explorer(rates: tuple[int, ...] = (1, 2, 5), kernel: int = 3) -> Pa
     """
     kernel = check_count("kernel", kernel, LARGEST, usual=3)
     if not isinstance(rates, tuple | list) or not 1 <= len(rates) <= LARGEST:
-        raise ValueError(f"rates={rates!r} must list a rate for each layer: try rates=(1, 2, 5)")
+        raise ValueError(
+            f"rates={shown(rates)} must list a rate for each layer: try rates=(1, 2, 5)"
+        )
     rates = tuple(check_count("rate", rate, usual=1) for rate in rates)
     listed, field = ", ".join(map(str, rates)), 1 + (kernel - 1) * sum(rates)
     title = f"Dilation explorer: rates {listed}, kernel {kernel}"
@@ -77,9 +79,9 @@ def _sliding_page(title, kind, steps, size, kernel, options):
     """Return a page whose static form is the first step, or the reason why there is none."""
     for name, value in {"size": size, "kernel": kernel, **options}.items():
         if not isinstance(value, Integral | float) or isinstance(value, bool):
-            raise ValueError(f"{name}={value!r} must be a whole number: try {name}=1")
+            raise ValueError(f"{name}={shown(value)} must be a whole number: try {name}=1")
         if not abs(value) <= MOST:
-            raise ValueError(f"{name}={value!r} must be at most {MOST:,}: try {name}=1")
+            raise ValueError(f"{name}={shown(value)} must be at most {MOST:,}: try {name}=1")
     try:
         check_count("size", size, LARGEST, usual=7)
         check_count("kernel", kernel, LARGEST, usual=3)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from cnnlib._checks import check_count
 from cnnlib.arithmetic import conv_size, conv_transpose_size
 from cnnlib.explore.page import Page, player
 from cnnlib.explore.stills import draw_steps
@@ -20,6 +21,8 @@ from cnnlib.plots._inputs import check_numbers
 
 MAX_STEPS = 144
 MAX_SIDE = 24  # cells; smaller ones would be illegible
+MAX_DRAWN = 12  # steps side by side
+MAX_NUMBER = 1e9
 
 Size = int | tuple[int, int]
 
@@ -102,13 +105,12 @@ class SlidingWindow:
         """Draw steps, each with its source and its target; without indices, draw the last one.
 
         Raises:
-            ValueError: There is no such step.
+            ValueError: There is no such step, or there are too many to draw.
         """
         last = self.num_steps - 1
-        for index in indices:
-            if not 0 <= index <= last:
-                raise ValueError(f"index={index} must be one of the steps 0 to {last}: try {last}")
-        return draw_steps(self, indices or [last])
+        check_count("len(indices)", len(indices), MAX_DRAWN, least=0)
+        steps = [check_count("index", index, last, least=0, usual=last) for index in indices]
+        return draw_steps(self, steps or [last])
 
     def player(self) -> Page:
         """Return the steps with buttons and a slider, for a notebook and its export to HTML."""
@@ -259,13 +261,15 @@ def _place(name, values, shape=None, start=0, spacing=1, others=""):
 
 
 def _pair(value):
-    return np.broadcast_to(value, 2)
+    return np.broadcast_to(value, 2).astype(int)  # NumPy's bytes wrap around
 
 
 def _matrix(name, values):
     values = check_numbers(name, values).astype(float)
     if values.ndim != 2:
         raise ValueError(f"{name} has shape {values.shape}: try one channel, (height, width)")
+    if (np.abs(values) > MAX_NUMBER).any():
+        raise ValueError(f"{name} must hold numbers of at most {MAX_NUMBER:g}: try smaller ones")
     return values
 
 

@@ -29,7 +29,7 @@ def ibn_a(in_channels: int, out_channels: int, stride: int = 1, last: int = 2048
     Source:
         Pan et al. 2018, section 3.3: deep features discriminate classes and keep their contrast.
     """
-    check_counts(out_channels=out_channels)
+    check_counts(out_channels=out_channels, last=last)
     block = Bottleneck if out_channels == last else IBNBottleneck
     return block(in_channels, out_channels, stride)
 

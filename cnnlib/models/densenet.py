@@ -4,8 +4,8 @@ from numbers import Real
 
 from torch import nn
 
-from cnnlib._checks import check_flags
-from cnnlib.blocks.arguments import check_builders, check_counts, check_table
+from cnnlib._checks import check_flags, shown
+from cnnlib.blocks.arguments import check_builders, check_built, check_counts, check_table
 from cnnlib.blocks.dense import DenseBlock, Transition
 from cnnlib.blocks.residual import bn_relu
 from cnnlib.models.resnet import stem_7x7
@@ -58,10 +58,11 @@ class DenseNet(nn.Module):
         channels, growth_rate, blocks = check_table("table", table, (int, int, [int]), LAYERS_121)
         if not isinstance(compression, Real) or not 0 < compression <= 1:
             raise ValueError(
-                f"compression={compression!r} must be above 0 and at most 1, since a transition "
-                "keeps this fraction of its channels: try 0.5"
+                f"compression={shown(compression)} must be above 0 and at most 1, since a "
+                "transition keeps this fraction of its channels: try 0.5"
             )
         self.stem = stem(in_channels, channels)
+        check_built(stem=self.stem)
         self.blocks = nn.Sequential()
         for i, layers in enumerate(blocks):
             if i > 0:

@@ -5,7 +5,7 @@ from torch import nn
 from cnnlib._checks import check_flags
 from cnnlib.blocks import inception_v3 as v3
 from cnnlib.blocks import inception_v4 as v4
-from cnnlib.blocks.arguments import check_builders, check_counts
+from cnnlib.blocks.arguments import check_builders, check_built, check_counts
 from cnnlib.blocks.conv import conv_bn_relu
 from cnnlib.blocks.inception import AuxiliaryHead, Inception, MiniInception, conv_relu
 from cnnlib.blocks.inception_v3 import conv_unit
@@ -65,6 +65,7 @@ class GoogLeNet(nn.Module):
             unit(64, 192, 3),
             nn.MaxPool2d(3, stride=2, padding=1),
         )
+        check_built(unit=self.stem[0])
         self.stage3 = nn.Sequential(*(Inception(c, widths, unit) for c, widths in STAGE_3))
         self.pool3 = nn.MaxPool2d(3, stride=2, padding=1)
         self.stage4a = Inception(*STAGE_4[0], unit)

@@ -4,7 +4,8 @@ from numbers import Integral
 
 from torch import nn
 
-from cnnlib.blocks.arguments import check_builders, check_counts, check_table
+from cnnlib._checks import shown
+from cnnlib.blocks.arguments import check_builders, check_built, check_counts, check_table
 from cnnlib.blocks.conv import conv_bn_relu, he_init
 from cnnlib.blocks.residual import BasicBlock, Bottleneck, PlainBlock, PreActBlock, bn_relu
 
@@ -47,6 +48,7 @@ def stage(block, in_channels: int, out_channels: int, blocks: int, stride: int) 
     check_builders(block=block)
     check_counts(blocks=blocks)
     first = block(in_channels, out_channels, stride)
+    check_built(block=first)
     return nn.Sequential(first, *(block(out_channels, out_channels) for _ in range(blocks - 1)))
 
 
@@ -80,6 +82,7 @@ class ResNet(nn.Module):
         channels, *table = check_table("layers", layers, [int, (int, int)], LAYERS_18)
         strides = [1, *[2] * (len(table) - 2), last_stride][: len(table)]
         self.stem = stem(in_channels, channels)
+        check_built(stem=self.stem)
         self.stages = nn.Sequential()
         for (blocks, out_channels), stride in zip(table, strides, strict=True):
             self.stages.append(stage(block, channels, out_channels, blocks, stride))
@@ -181,8 +184,8 @@ def cifar_resnet(
     nearest = min(max(depth - (depth - 2) % 6, 8), 1202) if whole else 20
     if not whole or depth != nearest:
         raise ValueError(
-            f"depth={depth!r} must be 6n + 2, since three stages of n blocks have two layers each, "
-            f"and at most the paper's 1,202: try {nearest}"
+            f"depth={shown(depth)} must be 6n + 2, since three stages of n blocks have two layers "
+            f"each, and at most the paper's 1,202: try {nearest}"
         )
     n = (int(depth) - 2) // 6
     layers = [16, (n, 16), (n, 32), (n, 64)]

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from cnnlib._checks import check_flags
-from cnnlib.blocks.arguments import check_builders, check_counts, check_table
+from cnnlib.blocks.arguments import check_builders, check_built, check_counts, check_table
 from cnnlib.blocks.dilated import dilated_conv
 from cnnlib.blocks.unet import PlainUpStep, UpStep, double_conv
 
@@ -48,6 +48,7 @@ class UNet(nn.Module):
         self.bottom = double_conv(c4, c5, padded)
         self.pool = nn.MaxPool2d(2)
         self.up4 = up_step(c5, c4, padded)
+        check_built(up_step=self.up4)
         self.up3 = up_step(c4, c3, padded)
         self.up2 = up_step(c3, c2, padded)
         self.up1 = up_step(c2, c1, padded)
@@ -70,6 +71,16 @@ class UNet(nn.Module):
         return self.head(x)
 
 
+def _sides(images: torch.Tensor) -> list[tuple[str, int]]:
+    """Return the height and the width of images by name, or refuse what is no batch."""
+    shape = tuple(getattr(images, "shape", ()))
+    if len(shape) != 4:
+        raise ValueError(
+            f"images of shape {shape} must be (N, channels, height, width): try images[None]"
+        )
+    return [("height", shape[2]), ("width", shape[3])]
+
+
 def _check_size(images: torch.Tensor, padded: bool) -> None:
     """Refuse images whose maps would differ in size where a skip connection joins them.
 
@@ -77,7 +88,7 @@ def _check_size(images: torch.Tensor, padded: bool) -> None:
     a side of 188 becomes 4, and every 16 additional pixels give 16 more.
     """
     smallest = 16 if padded else 188
-    for name, side in zip(("height", "width"), images.shape[2:], strict=True):
+    for name, side in _sides(images):
         if side < smallest or (side - smallest) % 16:
             steps = max(0, -(-(side - smallest) // 16))
             rule = "a multiple of 16" if padded else "188 plus a multiple of 16"
@@ -118,7 +129,7 @@ class PatchStem(nn.Sequential):
     """
 
     def forward(self, images):
-        for name, side in zip(("height", "width"), images.shape[2:], strict=True):
+        for name, side in _sides(images):
             if side % 2:
                 raise ValueError(f"{name}={side} must be even: pad the images to {side + 1}")
         return super().forward(images)

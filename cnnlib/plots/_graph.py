@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from cnnlib.trace import copy_network
+from cnnlib._checks import shown
+from cnnlib.trace import check_module, copy_network
 
 LAYERS = {"conv", "pool", "linear", "other"}
 _NORMS = {"batch_norm": "BN", "instance_norm": "IN", "group_norm": "GN", "layer_norm": "LN"}
@@ -87,9 +88,7 @@ def record(
     block: nn.Module, input_shapes: Sequence[Sequence[int]] | None = None, name: str = "block"
 ) -> list[Node]:
     """Run a copy of a block and return a node per call, the output last. Args as in `graph`."""
-    if not isinstance(block, nn.Module) or not hasattr(block, "_modules"):
-        given = type(block).__name__ if isinstance(block, nn.Module) else repr(block)
-        raise ValueError(f"{name}={given} must be an nn.Module: build it, then pass it")
+    check_module(block, name)
     if input_shapes is not None:
         _check_shapes(input_shapes)
     parameters = inspect.signature(block.forward).parameters.values()
@@ -101,7 +100,7 @@ def record(
         except Exception as failure:
             error = error or failure  # the first shape is the likeliest
     raise ValueError(
-        f"input_shapes={input_shapes!r} must be what {type(block).__name__} takes: try one "
+        f"input_shapes={shown(input_shapes)} must be what {type(block).__name__} takes: try one "
         f"(channels, height, width) for each input: {', '.join(names)}. It fails: {error}"
     ) from error
 
@@ -111,8 +110,8 @@ def _check_shapes(shapes: Any) -> None:
     listed = isinstance(shapes, tuple | list) and len(shapes) > 0
     if not listed or not all(map(_is_shape, shapes)):
         raise ValueError(
-            f"input_shapes={shapes!r} must hold one (channels, height, width) for each input: try "
-            "input_shapes=[(1, 28, 28)]"
+            f"input_shapes={shown(shapes)} must hold one (channels, height, width) for each input: "
+            "try input_shapes=[(1, 28, 28)]"
         )
 
 

@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+from cnnlib._checks import shown
+
 
 def as_array(values: Any) -> np.ndarray:
     """Return a list, an array or a tensor on any device as a NumPy array."""
@@ -42,14 +44,12 @@ def check_numbers(name: str, values: Any, ndim: int | None = None) -> np.ndarray
 
 
 def check_labelled(name: str, values: Any, least: int = 1) -> None:
-    """Refuse anything that is not a dictionary with at least one entry."""
-    if not isinstance(values, Mapping):
+    """Refuse anything that is not a dictionary with at least so many entries."""
+    if not isinstance(values, Mapping) or len(values) < least:
         raise ValueError(
-            f"{name} of type {type(values).__name__} must be a dictionary from labels: try "
+            f"{name}={shown(values)} must be a dictionary from labels, with {least} or more: try "
             f"{name}={{'mine': ...}}"
         )
-    if len(values) < least:
-        raise ValueError(f"{name} is empty: pass at least one")
 
 
 def check_text(name: str, value: Any, content: str) -> None:

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from cnnlib._checks import check_count
+from cnnlib._checks import check_count, shown
 from cnnlib.plots._inputs import check_figure, check_labelled, check_numbers, check_text
 
 # The palette of Okabe and Ito, which colour-blind people can tell apart, without its yellow, which
@@ -32,6 +32,7 @@ GREY = "0.45"
 
 MARKERS = "osD^vPX*"
 MAX_IMAGES = 200
+MAX_SIDE = 100  # cells of a matrix whose numbers are written
 
 # One style for every picture, set only while a figure is built or rendered, never globally.
 house_style = matplotlib.style.context(
@@ -94,7 +95,10 @@ def png(figure: Figure) -> bytes:
     """Return a figure as the bytes of a PNG, at 100 dots per inch, without empty margins."""
     check_figure(figure)
     buffer = BytesIO()
-    figure.savefig(buffer, format="png", dpi=100, bbox_inches="tight")
+    try:
+        figure.savefig(buffer, format="png", dpi=100, bbox_inches="tight")
+    except ValueError as error:  # too many pixels, or a text such as "$x_$"
+        raise ValueError(f"figure must have a size and texts that can be drawn: {error}") from error
     return buffer.getvalue()
 
 
@@ -126,7 +130,7 @@ def image_grid(images: Any, titles: Sequence[str] | None = None, columns: int = 
     rows = -(-count // columns)
     lines = max((title.count("\n") + 1 for title in titles), default=0) if titles else 0
     width = 1.4
-    height = width * images.shape[1] / images.shape[2]
+    height = min(width * images.shape[1] / images.shape[2], 20)
     title_height = 0.22 * lines + 0.06
     figure = Figure(figsize=(columns * width, rows * (height + title_height)))
     grid = figure.subplots(
@@ -165,13 +169,12 @@ def training_curves(runs: Mapping[str, Sequence[Any]] | Sequence[Any]) -> Figure
         runs = {"": runs}
     check_labelled("runs", runs)
     for label, rows in runs.items():
-        if not isinstance(rows, Sequence) or any(not hasattr(row, "test_loss") for row in rows):
+        is_list = isinstance(rows, Sequence) and rows
+        if not is_list or any(not hasattr(row, "test_loss") for row in rows):
             raise ValueError(
-                f"runs[{label!r}] of type {type(rows).__name__} must be the rows of a History: try "
+                f"runs[{label!r}]={shown(rows)} must be the rows of a History, one or more: try "
                 "history.rows"
             )
-        if not rows:
-            raise ValueError(f"runs[{label!r}] is empty: pass the rows of at least one epoch")
 
     figure = Figure(figsize=(12, 4.5), layout="constrained")
     panels = figure.subplots(1, 2)
@@ -235,8 +238,10 @@ def layer_profile(
         ValueError: There is no profile, or a log scale cannot show a value.
     """
     check_labelled("profiles", profiles)
-    if isinstance(colors, str) or not len(colors) or not all(map(is_color_like, colors)):
-        raise ValueError(f"colors={colors!r} must be colours in a list: try ['red', 'blue']")
+    check_text("quantity", quantity, "say what the values are")
+    check_names("colors", colors, ("red", "blue"))
+    if not len(colors) or not all(map(is_color_like, colors)):
+        raise ValueError(f"colors={shown(colors)} must be colours in a list: try ['red', 'blue']")
     figure = Figure(figsize=(12, 4.5), layout="constrained")
     axes = figure.subplots()
     looks = zip(cycle(colors), cycle(MARKERS), strict=False)
@@ -246,7 +251,9 @@ def layer_profile(
             raise ValueError(f"profiles[{label!r}] must hold values above 0, and at least one")
         layers = range(1, seeds.shape[1] + 1)
         middle = np.exp(np.log(seeds).mean(0)) if len(seeds) > 1 else seeds[0]
-        axes.plot(layers, middle, marker=marker, markersize=4, color=color, lw=1.5, label=label)
+        axes.plot(
+            layers, middle, marker=marker, markersize=4, color=color, lw=1.5, label=str(label)
+        )
         axes.fill_between(layers, seeds.min(0), seeds.max(0), color=color, alpha=0.2, lw=0)
     axes.set(xlabel="layer, from the input", ylabel=quantity, yscale="log")
     axes.grid(True)
@@ -271,11 +278,13 @@ def seeds(
         ValueError: There is no run, or a run has no numbers.
     """
     check_labelled("runs", runs)
+    check_text("quantity", quantity, "say what the numbers are")
+    check_count("len(runs)", len(runs), MAX_IMAGES)
     rows = {label: check_numbers(f"runs[{label!r}]", values, 1) for label, values in runs.items()}
     if reference is not None:
         if not isinstance(reference, tuple | list) or len(reference) != 2:
             raise ValueError(
-                f"reference={reference!r} must be a name and a number: try ('mean', 0.9)"
+                f"reference={shown(reference)} must be a name and a number: try ('mean', 0.9)"
             )
         check_numbers("reference", [reference[1]], ndim=1)
     labels = list(map(str, runs))
@@ -317,10 +326,11 @@ def number_grid(axes: Axes, values: Any, title: str, size: int = 14) -> None:
             f"axes of type {type(axes).__name__} must be matplotlib Axes: try Figure().subplots()"
         )
     size = check_count("size", size, 200, usual=14)
+    check_text("title", title, "say what the numbers are")
     values = check_numbers("values", values)
-    if values.ndim != 2 or values.size == 0:
+    if values.ndim != 2 or not 0 < values.size <= MAX_SIDE**2:
         raise ValueError(f"values has shape {values.shape}: pass a matrix, such as values[0, 0]")
-    shades = np.abs(values)
+    shades = np.abs(values.astype(float))
     axes.imshow(shades, cmap="Blues", vmin=0, vmax=1.6 * shades.max() + 1e-9)
     for (row, column), value in np.ndenumerate(values):
         color = GREY if value == 0 else "black"
@@ -350,6 +360,7 @@ def confusion_matrix(matrix: Any, classes: Sequence[str]) -> Figure:
     check_names("classes", classes)
     if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or counts.size == 0:
         raise ValueError(f"matrix has shape {counts.shape}: it must be K x K, rows true")
+    check_count("len(matrix)", len(counts), MAX_SIDE)
     if (counts < 0).any() or (counts != counts.round()).any():
         raise ValueError("matrix must hold counts, whole numbers from 0: pass it unnormalised")
     if len(classes) != len(counts):
@@ -460,10 +471,11 @@ def pixels(images: Any) -> np.ndarray:
     return images.astype(float).clip(0, 1)
 
 
-def check_names(name: str, values: Any) -> None:
+def check_names(name: str, values: Any, usual: Sequence[str] = ("one", "two")) -> None:
     """Refuse anything that is not a list of names."""
-    if not isinstance(values, Sequence | np.ndarray) or isinstance(values, str | bytes):
-        raise ValueError(f"{name}={values!r} must be names in a list: try {name}=['one', 'two']")
+    is_list = isinstance(values, Sequence | np.ndarray) and getattr(values, "ndim", 1) > 0
+    if not is_list or isinstance(values, str | bytes):
+        raise ValueError(f"{name}={shown(values)} must be names in a list: try {name}={usual}")
 
 
 def _label_ends(axes: Axes, last_rows: Mapping[str, Any]) -> None:
