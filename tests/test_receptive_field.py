@@ -305,6 +305,7 @@ OPERATIONS = {
     "channel attention": channel_attention,
     "learned queries": learned_queries,
     "pyramid pooling": pyramid_pooling,
+    "columns pooled": lambda x: x + F.adaptive_avg_pool2d(x, (1, 24)),
     "smaller, nearest": resize(size=(7, 9)),
     "larger, nearest-exact": resize(size=(30, 36), mode="nearest-exact"),
     "smaller, nearest-exact": resize(scale_factor=0.5, mode="nearest-exact"),
