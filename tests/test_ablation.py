@@ -13,7 +13,7 @@ from cnnlib import models
 from cnnlib.data import random_crop, random_flip
 from cnnlib.measure import ablation
 from cnnlib.measure.ablation import INGREDIENTS, ablate, table, train_best
-from cnnlib.train import one_cycle
+from cnnlib.train import DivergenceError, one_cycle
 
 
 @pytest.fixture
@@ -50,6 +50,30 @@ def test_one_ingredient_is_left_out_and_the_others_stay(calls, without):
     (call,) = calls
     assert ingredients(call) == {name: name != without for name in INGREDIENTS}
     assert (call["epochs"], call["lr"], call["seed"]) == (2, 0.1, 3)
+
+
+def test_a_run_that_ends_without_a_number_is_not_recorded(monkeypatch, tmp_path):
+    last = types.SimpleNamespace(test_accuracy=0.1, test_loss=float("nan"))
+    spoilt = types.SimpleNamespace(interrupted=False, last=last, recipe={"lr": 9.0})
+    monkeypatch.setattr(ablation, "fit", lambda *_, **__: spoilt)
+    with pytest.raises(DivergenceError, match=r"test loss is nan .* lr=9: try a smaller one"):
+        ablate("net", models.lenet, drawn(), 1, 9.0, seeds=1, path=tmp_path / "a.json")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_network_that_is_not_built_anew_is_refused(tmp_path):
+    net = models.lenet()
+    with pytest.raises(ValueError, match="must build new weights per seed"):
+        ablate("net", lambda: net, drawn(), 1, 0.1, seeds=2, path=tmp_path / "a.json")
+
+
+def test_a_record_that_somebody_has_edited_is_refused_and_kept(calls, tmp_path):
+    _, path = ablate("net", models.lenet, drawn(), 1, 0.1, seeds=1, path=tmp_path / "a.json")
+    edited = json.loads(path.read_text()) | {"accuracies": {"nothing": "abc"}}
+    path.write_text(json.dumps(edited))
+    with pytest.raises(ValueError, match=r"a\.json must hold an ablation, and it does not: move"):
+        ablate("net", models.lenet, drawn(), 1, 0.1, seeds=2, path=path)
+    assert json.loads(path.read_text()) == edited
 
 
 def test_an_unknown_ingredient_is_refused():

@@ -261,7 +261,7 @@ def test_memory_at_the_worst_moment():
 
 def test_too_few_batches_are_refused(capsys):
     assert command.main(["bench", "--models", "lenet", "--batches", "4"]) == 2
-    assert "batches=4 must be from 5 to 200" in capsys.readouterr().err
+    assert "batches=4 must be a whole number from 5 to 200" in capsys.readouterr().err
 
 
 def test_the_command(loops, tmp_path, capsys):

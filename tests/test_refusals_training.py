@@ -152,6 +152,7 @@ def schedule(name):
 LEAF = torch.ones(2, requires_grad=True)
 IMAGES, LABELS = torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 0, 1])
 MANY = {str(i): [1] * 99 for i in range(5)}
+MAPS_OF_ONE = {str(i): [1] for i in range(17)}
 ROWS = [Epoch(1, 0.1, 1.0, 0.5, 1.0, 0.5, 10.0, 1.0)]
 MAPS = torch.zeros(4, 8, 8).long()
 
@@ -400,6 +401,8 @@ DATA = [
         lambda: list(toy().with_transforms(lambda x: x.to("meta")).train),
         ("must return a batch",),
     ),
+    ("Data of tensors", lambda: Data(IMAGES, IMAGES, (), "toy"), ("must be Batches",)),
+    ("classes in a text", lambda: replace(toy(), classes="ab"), ("classes a tuple",)),
     ("classes of scenes", lambda: scenes().select_classes("Background"), ("one class per image",)),
     *each(toy().hold_out, "count", [*NO_COUNTS, 32], "try count=4"),
     *each(toy().hold_out, "seed", NO_SEEDS, "try seed=0", count=4),
@@ -543,7 +546,7 @@ PLOTS = [
     *each(
         figures.path_maps,
         "rows",
-        [*NO_LABELLED, {"a": []}, {"a": [-1]}, {"a": [1] * 100}, {"a": [10**7]}, MANY],
+        [*NO_LABELLED, {"a": []}, {"a": [-1]}, {"a": [1] * 100}, {"a": [10**7]}, MANY, MAPS_OF_ONE],
         "",
     ),
     *each(figures.trade_off, "log", NO_FLAGS, "True or False", points={"a": (1, 1, 0)}, cost="c"),
@@ -656,6 +659,7 @@ MEASURE = [
         for name, values in {"accuracies": [[], 1, [math.nan]], "step_traffic": [0, "x"]}.items()
         for row in each(entry, name, values)
     ),
+    *each(leaderboard.Leaderboard, "protocol", [1, None, "small"], "must be a Protocol"),
     *each(leaderboard.Leaderboard, "rows", ["x", [1]], "entries", protocol=protocol()),
     *each(leaderboard.Leaderboard.resume, "protocol", [1, "small"], "Protocol", path="a.json"),
     *each(
@@ -764,6 +768,7 @@ MEASURE = [
         ("must name every class",),
     ),
     *each(baselines.baselines, "data", [1, None, []], "must be a Data"),
+    *each(baselines.baselines, "seed", [1.5, MAPS], "try seed=0", data=toy()),
     *each(
         bench.bench,
         "names",
@@ -806,7 +811,7 @@ MEASURE = [
 MEASURE += [
     *each(machine.measure_bandwidth, "device", NO_DEVICES, "try device='cpu'"),
     *each(machine.timed, "device", NO_DEVICES, "try device='cpu'", action=dict),
-    *each(machine.timed, "action", [1, None], "must be a function", device="cpu"),
+    *each(machine.timed, "action", [1, None, nn.ReLU()], "must be a function", device="cpu"),
     *each(
         machine.measure_training_rate,
         "seconds",

@@ -283,7 +283,7 @@ def test_the_colour_blind_can_tell_the_classes_apart(sight):
             {"garments": True},
             "garments=True must be a whole number from 1 to 1,000: try garments=4",
         ),
-        ({"seed": 2**70}, f"seed={2**70} must be from "),
+        ({"seed": 2**70}, f"seed={2**70} must be a whole number from "),
     ],
 )
 def test_refusals(arguments, message):

@@ -218,6 +218,12 @@ class Data:
     classes: tuple[str, ...]
     source: str
 
+    def __post_init__(self):
+        """Check the parts."""
+        parts = isinstance(self.train, Batches) and isinstance(self.test, Batches)
+        if not parts or not isinstance(self.classes, tuple | list):
+            raise ValueError("train and test must be Batches, classes a tuple: try fashion_mnist()")
+
     @property
     def shape(self) -> tuple[int, int, int]:
         """The (C, H, W) of an image as the network sees it."""

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cnnlib._checks import check_count
+from cnnlib._checks import check_count, check_seed
 from cnnlib.data import Batches, Data
 from cnnlib.measure.machine import final_accuracy, quiet
 from cnnlib.preflight import check_data
@@ -67,7 +67,7 @@ def baselines(
         return {name: evaluate(net, data.test).mean_iou for name, net in nets.items()}
     majority = _Constant(data.train.labels.bincount().argmax(), classes)
     nearest = _NearestNeighbour(data.train, classes)
-    torch.manual_seed(seed)
+    torch.manual_seed(check_seed(seed))
     linear = nn.Sequential(nn.Flatten(), nn.Linear(math.prod(data.shape), classes))
     return {
         "majority": evaluate(majority, data.test).accuracy,

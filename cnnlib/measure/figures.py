@@ -16,6 +16,7 @@ from cnnlib.plots.figures import BLUE, GREY, MARKERS, PALETTE, VERMILION, house_
 
 _WIDEST = 99  # pixels of a field whose counts can be read
 _MOST_PATHS = 10**6  # of a row
+_MOST_MAPS = 16  # side by side
 _MOST_POINTS = 100  # whose names can be read
 
 
@@ -157,7 +158,9 @@ def condition_curves(
     """
     check_labelled("runs", runs)
     _check_labels(condition=condition, quantity=quantity)
-    arrays = {name: check_numbers(f"runs[{name!r}]", runs[name], ndim=2) for name in runs}
+    arrays = {
+        name: check_numbers(f"runs[{name!r}]", runs[name], ndim=2).astype(float) for name in runs
+    }
     lengths = {seeds.shape[1] for seeds in arrays.values()}
     if len(lengths) != 1:
         raise ValueError(f"runs={dict(runs)!r} must have lists of one length: try one label")
@@ -202,9 +205,10 @@ def path_maps(rows: Mapping[str, Sequence[int]]) -> Figure:
                 f"rows[{title!r}] must be at most {_WIDEST} counts of paths, none above "
                 f"{_MOST_PATHS:,}: try arithmetic.contributions"
             )
-    if sum(map(len, rows.values())) > 4 * _WIDEST:
+    if len(rows) > _MOST_MAPS or sum(map(len, arrays.values())) > 4 * _WIDEST:
         raise ValueError(
-            f"rows={list(rows)} must be at most {4 * _WIDEST} counts together: try fewer maps"
+            f"rows={list(rows)} must be at most {_MOST_MAPS} maps with {4 * _WIDEST} counts "
+            "together: try fewer maps"
         )
     sides = [len(row) for row in arrays.values()]
     figure = Figure(figsize=(0.27 * sum(sides), 0.27 * max(sides) + 0.3), layout="constrained")

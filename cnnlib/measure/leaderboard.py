@@ -151,6 +151,7 @@ class Leaderboard:
     rows: list[Entry] = field(default_factory=list)
 
     def __post_init__(self):
+        _check_protocol(self.protocol)
         is_list = isinstance(self.rows, list) and all(isinstance(row, Entry) for row in self.rows)
         if not is_list or not isinstance(self.about, dict):
             raise ValueError("rows must be a list of entries, and about a dictionary: try neither")
@@ -192,7 +193,6 @@ class Leaderboard:
             raise ValueError(
                 f"recipe={recipe!r} must be a Recipe: try Recipe(size=28, batch_size=128, lr=0.05)"
             )
-        _check_protocol(self.protocol)
         protocol = (
             self.protocol if recipe is None else replace(self.protocol, batch_size=None, lr=None)
         )

@@ -118,7 +118,7 @@ def timed(device: str, action: Callable[[], object]) -> tuple[float, int | None]
     The memory is in bytes: what torch allocates on a GPU, else what this process holds on Linux,
     without its child processes; None on other systems.
     """
-    if not callable(action):
+    if isinstance(action, nn.Module) or not callable(action):
         raise ValueError(f"action={action!r} must be a function without arguments: try lambda: 1")
     check_device(device)
     gc.collect()
