@@ -51,7 +51,9 @@ def note(frame: FrameType, said: str, right: bool) -> None:
 def summary(folder: str | Path | None) -> str:
     """Return a line for each notebook with questions, which holds a mark for each question."""
     if not isinstance(folder, str | Path | None):
-        raise ValueError(f"folder={folder!r} must be the path of a folder: try progress()")
+        raise ValueError(
+            f"folder of type {type(folder).__name__} must be the path of a folder: try progress()"
+        )
     folder = _folder() if folder is None else Path(folder)
     path = folder / _FILE
     if not path.exists():
@@ -71,12 +73,12 @@ def _states(file: Path, kept: dict[str, dict]) -> tuple[list[str], list[str]]:
     """Return a mark for each prediction and for each exercise of a notebook."""
     try:
         cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
-    except (ValueError, KeyError, TypeError) as error:
+        sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{file} must be a notebook: try to copy it anew") from error
     predictions: list[str] = []
     exercises: list[str] = []
-    for cell in cells:
-        source = "".join(cell["source"]) if cell["cell_type"] == "code" else ""
+    for source in sources:
         for kind, question, _ in _questions(source):
             answered = kept.get(question)
             mark = _OPEN if answered is None else _RIGHT if answered["right"] else _WRONG
@@ -117,7 +119,7 @@ def _read(path: Path) -> dict[str, dict[str, dict]]:
         kept = json.loads(path.read_text(encoding="utf-8") if path.is_file() else "")
         answers = [answer for notebook in kept.values() for answer in notebook.values()]
         whole = all(isinstance(answer["right"], bool) for answer in answers)
-    except (ValueError, AttributeError, KeyError, TypeError):
+    except (ValueError, AttributeError, KeyError, TypeError, RecursionError):
         whole = False
     if not whole:
         raise ValueError(f"{path} is damaged: try to mend it, or delete it and begin anew")

@@ -305,7 +305,7 @@ class ReceptiveField(NamedTuple):
 def _through(field_size, field_stride, field_offset, kernel, stride, padding, dilation):
     field_size, field_stride = _whole(1, size=field_size, stride=field_stride)
     if not isinstance(field_offset, Real) or not abs(field_offset) <= MOST:
-        raise ValueError(f"offset={field_offset!r} must be a finite number: try offset=0.0")
+        raise ValueError(f"offset={shown(field_offset)} must be a finite number: try offset=0.0")
     kernel, stride, dilation = _whole(1, kernel=kernel, stride=stride, dilation=dilation)
     near = _near_padding(padding, kernel, stride, dilation)
     span = dilation * (kernel - 1)
@@ -325,12 +325,14 @@ def receptive_field(layers: Iterable[Sequence]) -> ReceptiveField:
     """
     is_scalar = getattr(layers, "ndim", 1) == 0  # an array, and yet Iterable
     if is_scalar or not isinstance(layers, Iterable) or isinstance(layers, (str, Mapping)):
-        raise ValueError(f"layers={layers!r} must list layers: try layers=[(3, 1, 1), (2, 2)]")
+        raise ValueError(f"layers={shown(layers)} must list layers: try layers=[(3, 1, 1), (2, 2)]")
     field = ReceptiveField()
     for index, layer in enumerate(layers):
+        if index == 2000:  # a generator may be endless
+            raise ValueError("layers must be at most 2,000: try a list of them")
         if not isinstance(layer, (tuple, list)) or not 1 <= len(layer) <= 4:
             raise ValueError(
-                f"layers[{index}]={layer!r} must be (kernel, stride, padding, dilation): "
+                f"layers[{index}]={shown(layer)} must be (kernel, stride, padding, dilation): "
                 "try (3, 1, 1, 1), or (3,) for a kernel alone"
             )
         field = field.through(*layer)
@@ -364,12 +366,14 @@ _MOST_STEPS = 2 * 10**7  # additions, a matter of seconds
 def _stack(rates, kernel):
     """Return the rates of a stack and its kernel as Python ints."""
     if not isinstance(rates, (tuple, list)) or not rates:
-        raise ValueError(f"rates={rates!r} must list a rate for each layer: try rates=(1, 2, 5)")
+        raise ValueError(
+            f"rates={shown(rates)} must list a rate for each layer: try rates=(1, 2, 5)"
+        )
     rates, [kernel] = tuple(_whole(1, rate=rate)[0] for rate in rates), _whole(1, kernel=kernel)
     field = sum(rates) * (kernel - 1) + 1
     if field * kernel * len(rates) > _MOST_STEPS:
         raise ValueError(
-            f"rates={rates} with kernel={kernel} must have a smaller field to count: try (1, 2, 5)"
+            f"rates={shown(rates)} with kernel={kernel} must have a smaller field: try (1, 2, 5)"
         )
     return rates, kernel
 

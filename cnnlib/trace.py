@@ -271,7 +271,7 @@ def _is_positive(value):
 def _likely_shape(value):
     """Guess the shape of one image from a batch, its shape, or a size without channels."""
     shape = tuple(getattr(value, "shape", value if isinstance(value, (tuple, list)) else ()))
-    if _is_positive(value):
+    if _is_positive(value) and value <= _LARGEST:
         shape = (value, value)
     if not 2 <= len(shape) <= 4 or not all(map(_is_positive, shape)):
         return (1, 28, 28)

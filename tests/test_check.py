@@ -293,7 +293,10 @@ def test_cases_call_functions_and_classes_by_their_names(said):
         (lambda: check.cases(max, 3), r"expected=3 must hold a case or more, .*try \[\(\(2, 3"),
         (lambda: check.cases(max, [(-3, 3)]), r"expected=\[\(-3, 3\)\] must hold a case or more"),
         (lambda: check.cases(max, {(1, 2): 2}), "expected=<dict> must hold a case or more"),
-        (lambda: check.progress(3), r"folder=3 must be the path of a folder: try progress\(\)"),
+        (
+            lambda: check.progress(3),
+            r"folder of type int must be the path of a folder: try progress\(\)",
+        ),
     ],
 )
 def test_what_the_author_of_a_question_gets_wrong_is_refused(call, message):
@@ -494,7 +497,14 @@ def test_named_pipes_are_not_read(course, capsys):
 
 def test_a_damaged_file_is_named_and_stops_no_check(course, capsys):
     file = course / "my_progress.json"
-    for contents in ("", "{", "[]", '{"01_first": 3}', '{"01_first": {"x": {"right": "no"}}}'):
+    for contents in (
+        "",
+        "{",
+        "[]",
+        "[" * 10**5,
+        '{"01_first": 3}',
+        '{"01_first": {"x": {"right": "no"}}}',
+    ):
         file.write_text(contents, encoding="utf-8")
         run_cell("check.prediction(guess_size, 24)", guess_size=24)
         told, fault = capsys.readouterr().out.splitlines()

@@ -405,6 +405,8 @@ def test_training_curves_labels_do_not_overlap(end):
             {"plain": []},
             "runs['plain']=[] must be the rows of a History, one or more: try history.rows",
         ),
+        (3, "runs['']=3 must be the rows of a History"),
+        ([Row(1, 0.5, None, 0.5, 0.5)], "must be the rows of a History"),
     ],
 )
 def test_training_curves_refusals(runs, message):

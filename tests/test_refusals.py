@@ -369,7 +369,9 @@ OTHER_ROWS = [
     ),
     *of_kind(arithmetic.receptive_field, "layers", [3, None, {}, "3"], "must list layers"),
     *of_kind(arithmetic.hdc, "rates", [(), 3, None, "12"], "must list a rate for each layer"),
-    *of_kind(arithmetic.contributions, "rates", [(10**9,), (1,) * 2000], "with kernel=3 must have"),
+    *of_kind(
+        arithmetic.contributions, "rates", [(10**9,), (10**6, 10**6)], "with kernel=3 must have"
+    ),
     *of_kind(arithmetic.hdc_search, "depth", [10**9, 10], "with max_rate=10", dict(max_rate=10)),
     *of_kind(arithmetic.hdc_search, "max_rate", [10**9], "and kernel=3", dict(depth=2)),
     *of_kind(arithmetic.receptive_field, "layers", [np.array(3)], "must list layers"),
@@ -385,6 +387,12 @@ OTHER_ROWS = [
         lambda: arithmetic.conv_size(28, 10**5000),
         {},
         ("kernel=<int> must be a whole number, at most 9,223", "try kernel=1"),
+    ),
+    (
+        "receptive_field(layers without an end)",
+        lambda: arithmetic.receptive_field(iter(lambda: (1,), None)),
+        {},
+        ("layers must be at most 2,000", "try a list of them"),
     ),
     (
         "check_divides(groups=0)",

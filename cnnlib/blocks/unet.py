@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from cnnlib._checks import check_flags
+from cnnlib._checks import check_flags, shown
 from cnnlib.blocks.arguments import check_counts
 from cnnlib.blocks.conv import conv_bn_relu
 
@@ -48,9 +48,11 @@ def check_crop(images, size):
     sides = getattr(images, "shape", ())[2:]
     is_pair = isinstance(size, tuple | list) and len(size) == 2
     if len(sides) != 2 or not is_pair or not all(hasattr(side, "__index__") for side in size):
-        raise ValueError(f"size={size!r} must be (height, width), and images a batch: try (28, 28)")
+        raise ValueError(
+            f"size={shown(size)} must be (height, width), and images a batch: try (28, 28)"
+        )
     if any(new < 1 or new > old for old, new in zip(sides, size, strict=True)):
-        raise ValueError(f"size={size!r} must lie within the images: try {tuple(sides)}")
+        raise ValueError(f"size={shown(size)} must lie within the images: try {tuple(sides)}")
 
 
 def center_crop(images, size):

@@ -55,7 +55,7 @@ def check_labelled(name: str, values: Any, least: int = 1) -> None:
 def check_text(name: str, value: Any, content: str) -> None:
     """Refuse anything that is not a text, and a blank one."""
     if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"{name}={value!r} must not be empty: {content}")
+        raise ValueError(f"{name}={shown(value)} must not be empty: {content}")
 
 
 def check_figure(figure: Any) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from io import BytesIO
 from itertools import cycle
+from numbers import Real
 from typing import Any
 
 import matplotlib.style
@@ -31,6 +32,7 @@ PALETTE = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK)
 GREY = "0.45"
 
 MARKERS = "osD^vPX*"
+_DRAWN = ("epoch", "train_loss", "test_loss", "train_accuracy", "test_accuracy")  # of each epoch
 MAX_IMAGES = 200
 MAX_SIDE = 100  # cells of a matrix whose numbers are written
 
@@ -169,8 +171,9 @@ def training_curves(runs: Mapping[str, Sequence[Any]] | Sequence[Any]) -> Figure
         runs = {"": runs}
     check_labelled("runs", runs)
     for label, rows in runs.items():
-        is_list = isinstance(rows, Sequence) and rows
-        if not is_list or any(not hasattr(row, "test_loss") for row in rows):
+        listed = rows if isinstance(rows, Sequence) else []
+        drawn = [getattr(row, name, None) for row in listed for name in _DRAWN]
+        if not drawn or not all(isinstance(value, Real) for value in drawn):
             raise ValueError(
                 f"runs[{label!r}]={shown(rows)} must be the rows of a History, one or more: try "
                 "history.rows"
