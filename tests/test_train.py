@@ -142,6 +142,19 @@ def test_same_seed_same_run_other_seed_other_run():
     assert runs[0].losses != runs[2].losses
 
 
+def test_the_curve_is_shown_unless_it_is_refused(monkeypatch):
+    shown = []
+
+    def show_progress(history, plot, **_):
+        shown.append(plot)
+        return ProgressDisplay(history)
+
+    monkeypatch.setattr(progress, "show_progress", show_progress)
+    fit(make_net(), ToyData(), 1, 0.1)
+    fit(make_net(), ToyData(), 1, 0.1, plot=False)
+    assert shown == [True, False]
+
+
 def test_a_second_fit_on_the_same_data_repeats_the_first():
     data = ToyData()
     assert fit(make_net(), data, 2, 0.1).losses == fit(make_net(), data, 2, 0.1).losses
