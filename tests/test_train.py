@@ -229,9 +229,9 @@ def test_evaluate_takes_a_class_for_every_pixel():
 
 
 def test_mean_iou_by_hand():
-    """Class 0: 3 of 3 + 1 + 1 pixels; class 1: 2 of 2 + 1 + 1; class 2 never occurs."""
-    confusion = torch.tensor([[3, 1, 0], [1, 2, 0], [0, 0, 0]])
-    assert Metrics(0.0, confusion).mean_iou == pytest.approx((3 / 5 + 2 / 4) / 2)
+    """Class 0: 3 of 3 + 1 + 2 pixels; class 1: 2 of 2 + 2 + 1; class 2 never occurs."""
+    confusion = torch.tensor([[3, 1, 0], [2, 2, 0], [0, 0, 0]])
+    assert Metrics(0.0, confusion).mean_iou == pytest.approx((3 / 6 + 2 / 5) / 2)
 
 
 def test_evaluate_trains_nothing():
