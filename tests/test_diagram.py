@@ -324,3 +324,11 @@ def test_drawing_a_block_leaves_it_alone():
 def test_block_diagram_refusals(arguments, message):
     with pytest.raises(ValueError, match=message):
         block_diagram(*arguments.pop("blocks", []), **arguments)
+
+
+@pytest.mark.parametrize("shapes", [3, (), (1, 28, 28), [(28, 28)], [(0, 28, 28)], [(1.5, 28, 28)]])
+def test_shapes_that_are_no_list_of_shapes_are_refused(shapes):
+    with pytest.raises(
+        ValueError, match=r"must hold one \(channels, height, width\) for each .*try"
+    ):
+        block_diagram(BasicBlock(1, 4), input_shapes=shapes)

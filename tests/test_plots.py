@@ -271,6 +271,12 @@ def test_what_the_numbers_are_must_be_said(text):
         plots.number_grid(Figure().subplots(), [[1.0]], text)
 
 
+@pytest.mark.parametrize("figure", [None, 3, "figure", Figure])
+def test_what_is_no_figure_is_refused(figure):
+    with refuses(f"figure of type {type(figure).__name__} must be a matplotlib Figure: try"):
+        plots.png(figure)
+
+
 def test_a_text_that_cannot_be_drawn_is_refused():
     with refuses("figure must have a size and texts that can be drawn"):
         plots.png(plots.seeds({"$x_$": [1.0]}, "accuracy"))
