@@ -53,3 +53,26 @@ def test_a_reader_chooses_the_cost_and_points_at_a_network(tmp_path):
     assert found["said"] == (
         "beaten: accuracy 0.700, std 0.000; MACs: 5 M. Beaten by small </script>."
     )
+
+
+@pytest.mark.browser
+def test_names_stay_inside_the_picture_and_the_best_has_one(tmp_path):
+    names = "a linear layer", "a small network", "a small network for longer", "a wide network"
+    accuracies = 0.5, 0.99, 0.995, 0.999
+    points = [
+        Point(name, accuracy, 0.0, {"MACs": 4**i})
+        for i, (name, accuracy) in enumerate(zip(names, accuracies, strict=True))
+    ]
+    script = """
+    const root = document.querySelector(".cnnlib-front"), svg = root.querySelector("svg");
+    const { width, height } = svg.viewBox.baseVal;
+    found.named = [...root.querySelectorAll("g.named text")].map((text) => text.textContent);
+    found.cut = [...svg.querySelectorAll("text")].filter((text) => {
+      const box = text.getBBox();
+      return box.x < 0 || box.y < 0 || box.x + box.width > width || box.y + box.height > height;
+    }).filter((text) => text.parentNode === svg || text.parentNode.matches(".named"))
+      .map((text) => text.textContent);
+    """
+    found = open_page(tmp_path, Front(points)._repr_html_(), script)
+    assert found["named"] == list(names)
+    assert found["cut"] == []

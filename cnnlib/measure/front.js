@@ -38,7 +38,8 @@ function freePlace(name, x, y, taken, width) {
       const { text, box } = besides(name, x, y, side, down);
       const covers = (other) => box.left < other.right && other.left < box.right
         && box.top < other.bottom && other.top < box.bottom;
-      if (box.left < 60 || box.right > width || taken.some(covers)) continue;
+      const fits = box.left >= 60 && box.right <= width && box.top >= 0;
+      if (!fits || taken.some(covers)) continue;
       taken.push(box);
       return text;
     }
@@ -46,7 +47,7 @@ function freePlace(name, x, y, taken, width) {
 }
 
 function drawFront(root, { costs, rows }) {
-  const width = 780, height = 420, left = 58, right = 20, top = 14, bottom = 46;
+  const width = 780, height = 420, left = 58, right = 20, top = 40, bottom = 46;
   const say = document.createElement("p"), choice = document.createElement("select");
   const picture = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "group" });
   const label = document.createElement("label");
@@ -86,7 +87,13 @@ function drawFront(root, { costs, rows }) {
       const [cx, cy] = [x(row.costs[cost]), y(row.accuracy)];
       return { left: cx - 7, right: cx + 7, top: cy - 7, bottom: cy + 7 };
     });
-    for (const row of [...front, ...shown.filter((row) => !front.includes(row))]) {
+    const places = new Map();  // the best of the front are named first
+    const others = shown.filter((row) => !front.includes(row));
+    for (const row of [...[...front].reverse(), ...others]) {
+      const { name, accuracy } = row;
+      places.set(row, freePlace(name, x(row.costs[cost]), y(accuracy), taken, width));
+    }
+    for (const row of [...front, ...others]) {
       const { name, accuracy, std } = row, at = x(row.costs[cost]);
       const isOn = front.includes(row);
       const above = front.find((other) => other.accuracy >= accuracy
@@ -98,7 +105,7 @@ function drawFront(root, { costs, rows }) {
       const mark = svg("g", { tabindex: 0, role: "img", "aria-label": words });
       mark.classList.toggle("on", isOn);
       const bar = `M${at},${y(accuracy - std)}V${y(accuracy + std)}`;
-      const place = freePlace(name, at, y(accuracy), taken, width);
+      const place = places.get(row);
       mark.classList.toggle("named", Boolean(place));
       mark.append(svg("path", { d: bar }), svg("circle", { cx: at, cy: y(accuracy), r: 6 }));
       mark.append(svg("text", place ?? besides(name, at, y(accuracy), 1, -7).text, name));
