@@ -82,6 +82,12 @@ class Net(nn.Module):
         return self.change(scores) if self.change else scores
 
 
+class Unused(Net):
+    def __init__(self):
+        super().__init__()
+        self.unused = nn.Conv2d(1, 2, 3)
+
+
 class NoSuper(nn.Module):
     def __init__(self):
         pass
@@ -347,6 +353,11 @@ TRAIN = [
         ("outside torch.no_grad()",),
     ),
     ("gradients: classes", lambda: gradient_norms(Net(classes=1), IMAGES, LABELS), ("2 classes",)),
+    (
+        "gradients: a convolution without use",
+        lambda: gradient_norms(Unused(), IMAGES, LABELS),
+        ("net=Unused must use all of its convolutions",),
+    ),
     (
         "gradients: frozen",
         lambda: gradient_norms(Net().requires_grad_(False), IMAGES, LABELS),
