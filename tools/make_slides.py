@@ -1,7 +1,8 @@
-"""Make slides of notebooks, one file per notebook, which needs no network.
+"""Make slides of notebooks, or pages to read, one file per notebook, which needs no network.
 
 uv run --group docs python tools/make_slides.py                            the lectures
 uv run --group docs python tools/make_slides.py notebooks/05_resnet.ipynb
+uv run --group docs python tools/make_slides.py --pages                    everything in them
 
 The slides show the core path. Left out are exercises and sources, cells that only import or
 prepare, the code of folded cells, and the checks of predictions, so no question is answered.
@@ -25,6 +26,11 @@ HERE = Path(__file__).parent / "slides"
 LEFT_OUT = ("Exercises", "Sources")
 HEADING = re.compile(r"^(?=#{1,3} )", flags=re.MULTILINE)
 CODE_STYLE = "a11y-high-contrast-light"
+# A page is what nbconvert makes, without the scripts that it would fetch.
+FETCHED = ("html_head_js", "html_head_js_mathjax", "html_head_js_mermaidjs")
+PAGE = "{% extends 'lab/index.html.j2' %}" + "".join(
+    f"{{% block {block} %}}{{% endblock %}}" for block in FETCHED
+)
 
 
 class Renderer(IPythonRenderer):
@@ -97,16 +103,25 @@ def make(path):
     return exporter.from_notebook_node(notebook, resources)[0]
 
 
+def make_page(path):
+    """Return a whole notebook as one HTML page."""
+    exporter = HTMLExporter(raw_template=PAGE)
+    exporter.register_filter("markdown2html", to_html)
+    return exporter.from_filename(str(path))[0]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("notebooks", nargs="*", type=Path, help="default: the lectures")
     parser.add_argument("--folder", type=Path, default=ROOT / "slides", help="default: slides")
+    parser.add_argument("--pages", action="store_true", help="everything, to read or to print")
     arguments = parser.parse_args()
     arguments.folder.mkdir(exist_ok=True)
     for path in arguments.notebooks or sorted((ROOT / "notebooks").glob("0[1-9]_*.ipynb")):
-        deck = arguments.folder / f"{path.stem}.html"
-        deck.write_text(make(path), encoding="utf-8")
-        print(deck)
+        name = f"{path.stem}_page.html" if arguments.pages else f"{path.stem}.html"
+        page = make_page(path) if arguments.pages else make(path)
+        (arguments.folder / name).write_text(page, encoding="utf-8")
+        print(arguments.folder / name)
 
 
 if __name__ == "__main__":

@@ -45,3 +45,24 @@ def test_nothing_is_cut_off(browser, tmp_path, path):
         assert "step 2 of" in player.inner_text()
     assert faults == []
     page.close()
+
+
+RAW = """() => [...document.querySelectorAll(".jp-RenderedMarkdown")].flatMap((cell) => {
+  const text = cell.cloneNode(true);
+  text.querySelectorAll("code, pre").forEach((code) => code.remove());
+  return text.textContent.match(/\\$[^$]+\\$/g) ?? [];
+})"""
+
+
+@pytest.mark.parametrize("path", LECTURES, ids=lambda path: path.stem)
+def test_a_page_asks_for_nothing_and_draws_its_formulas(browser, tmp_path, path):
+    file, faults = tmp_path / "page.html", []
+    file.write_text(make_slides.make_page(path), encoding="utf-8")
+    page = browser.new_page()
+    page.on("request", lambda asked: asked.url.startswith("http") and faults.append(asked.url))
+    page.on("console", lambda line: line.type == "error" and faults.append(line.text))
+    page.goto(file.as_uri())
+    assert page.locator("math").count() > 0
+    assert page.evaluate(RAW) == []
+    assert faults == []
+    page.close()
