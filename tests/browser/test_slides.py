@@ -14,7 +14,9 @@ LECTURES = [path for path in notebooks.PATHS if path.parent.name == "notebooks"]
 
 CUT_OFF = """() => [...document.querySelectorAll(".slides > section")].flatMap((slide, i) => {
   slide.style.display = "block";
+  const lines = [...slide.querySelectorAll("pre")].map((pre) => pre.scrollWidth - pre.clientWidth);
   const hidden = [slide.scrollHeight - slide.clientHeight, slide.scrollWidth - slide.clientWidth];
+  hidden.push(...lines);
   slide.style.display = "";
   return Math.max(...hidden) > 1 ? [`slide ${i + 1} hides ${hidden} pixels`] : [];
 })"""
@@ -33,16 +35,16 @@ def test_nothing_is_cut_off(browser, tmp_path, path):
     page.locator(".reveal.ready").wait_for()
     assert page.evaluate("Reveal.getTotalSlides()") > 20
     assert page.evaluate(CUT_OFF) == []
-    if page.locator(".cnnlib-page").count():
-        page.evaluate(
-            """() => {
-              const slide = document.querySelector(".cnnlib-page").closest("section");
+    players = page.locator(".cnnlib-page", has=page.locator("button", has_text="Next"))
+    if players.count():
+        players.first.evaluate(
+            """(player) => {
+              const slide = player.closest("section");
               Reveal.slide([...slide.parentNode.children].indexOf(slide));
             }"""
         )
-        player = page.locator(".cnnlib-page").first
-        player.get_by_role("button", name="Next").click()
-        assert "step 2 of" in player.inner_text()
+        players.first.get_by_role("button", name="Next").click()
+        assert "step 2 of" in players.first.inner_text()
     assert faults == []
     page.close()
 
