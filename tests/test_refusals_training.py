@@ -455,7 +455,7 @@ PLOTS = [
         plots.layer_profile,
         "colors",
         ["red", [], ["no colour"], [1]],
-        "names in a list",
+        "in a list",
         profiles={"a": [1.0]},
         quantity="norm",
     ),
