@@ -31,6 +31,9 @@ FETCHED = ("html_head_js", "html_head_js_mathjax", "html_head_js_mermaidjs")
 PAGE = "{% extends 'lab/index.html.j2' %}" + "".join(
     f"{{% block {block} %}}{{% endblock %}}" for block in FETCHED
 )
+# On paper nobody scrolls.
+WRAP = "<style>@media print { pre { white-space: pre-wrap } }</style>"
+PAGE += f"{{% block html_head_css %}}{WRAP}{{% endblock %}}"
 
 
 class Renderer(IPythonRenderer):

@@ -64,7 +64,7 @@ class Protocol:
             object.__setattr__(self, "lr", check_number("lr", self.lr, usual=0.001))
 
 
-CLASSIC = Protocol(60_000, 10_000, epochs=10, seeds=3)  # the published comparison
+CLASSIC = Protocol(60_000, 10_000, epochs=10, seeds=3)  # as published, but for the initial weights
 SMALL = Protocol(2_048, 1_000, epochs=2, seeds=3, batch_size=32, lr=1e-3)
 PROTOCOLS = {"classic": CLASSIC, "small": SMALL}
 

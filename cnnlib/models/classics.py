@@ -25,8 +25,8 @@ def lenet(in_channels: int = 1, num_classes: int = 10) -> nn.Sequential:
     Departures:
         Sigmoid in place of the scaled tanh, plain average pooling in place of the trainable one, a
         linear head in place of the Gaussian one, and 28x28 padded by 2 in place of 32x32. Every map
-        of the second convolution sees all six of the first. Weights are initialised as in Glorot
-        and Bengio 2010: with sigmoids and PyTorch's default the network barely learns.
+        of the second convolution sees all six of the first. The first linear layer is their C5, a
+        5x5 convolution of 5x5 maps. Weights are initialised as in Glorot and Bengio 2010.
     """
     in_channels, num_classes = check_counts(in_channels=in_channels, num_classes=num_classes)
     net = nn.Sequential(
