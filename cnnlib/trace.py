@@ -109,7 +109,7 @@ class Trace:
         totals = f"{self.total_params:,} parameters, {self.total_macs:,} MACs"
         return f"""<details{"" if len(self.rows) > _LONG else " open"}>
 <summary>{escape(self._title())}: {totals}</summary>
-<div style="{_BOX}"><table style="white-space:nowrap">
+<div style="{_BOX}" tabindex="0"><table style="white-space:nowrap">
 <thead style="{_STICKY}">{_html_line(head, tag="th")}</thead>
 <tbody>
 {rows}

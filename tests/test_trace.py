@@ -1125,7 +1125,7 @@ def test_html_holds_the_same_table_and_the_shares():
         ["1", "Conv2d", "3x4x4", "3", "42.9%", "48", "42.9%", "2"],
         ["Total", "", "", "7", "", "112", "", ""],
     ]
-    assert page.attributes == {"style", "open"}
+    assert page.attributes == {"style", "open", "tabindex"}
     assert [bar.split(";")[3] for bar in page.bars] == ["width:60px"] * 2 + ["width:45px"] * 2
     assert html == trace(nn.Sequential(conv(1, 1, 2), conv(1, 3, 1)), (1, 5, 5))._repr_html_()
 
@@ -1142,6 +1142,7 @@ def test_html_keeps_its_header_while_it_scrolls():
     html = trace(small_net(), (1, 28, 28))._repr_html_()
     box, header = (re.search(rf'<{tag} style="([^"]*)"', html).group(1) for tag in ("div", "thead"))
     assert "max-height" in box and "overflow:auto" in box
+    assert 'overflow:auto" tabindex="0"' in html  # else no key scrolls it
     assert "position:sticky;top:0" in header
     assert "background:var(--jp-layout-color0," in header  # that of the page, light or dark
 
