@@ -53,12 +53,32 @@ def test_slides_show_the_core_path_and_load_nothing(path):
     assert "## Summary" in text
     assert "Solution</summary>" not in text
     assert "check." not in "\n".join(cell.source for cell in cells if cell.cell_type == "code")
+    assert not any("exercise" in notebooks.tags(cell) for cell in cells)
     deck = re.sub(r"(?s)<script>.*?</script>", "", make_slides.make(path))
     assert not re.search(r"""<(script|link|img|iframe)[^>]+(src|href)=["'](?!data:)""", deck)
     assert not re.search(r"@import|url\((?!['\"]?data:)", deck)
     prose = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
     assert ("<math" in deck) == ("$" in prose)
-    folded = [c for c in notebooks.code_cells(path) if make_slides._is_folded(c) and c.outputs]
-    assert folded
+    folded = [cell for cell in notebooks.code_cells(path) if "jupyter" in cell.metadata]
+    assert any(cell.outputs for cell in folded)
     for cell in folded:
         assert cell.source.splitlines()[0][:30] not in deck
+
+
+def test_a_cell_whose_slide_type_is_skip_is_on_no_slide():
+    from tools import make_slides
+
+    kept = nbformat.v4.new_markdown_cell("## Kept\n\n### Too")
+    left_out = nbformat.v4.new_markdown_cell(
+        "## Left out", metadata={"slideshow": {"slide_type": "skip"}}
+    )
+    cells = make_slides.core_path([kept, left_out])
+    assert [cell.source.strip() for cell in cells] == ["## Kept", "### Too"]
+
+
+@pytest.mark.parametrize("path", LECTURES, ids=lambda path: path.stem)
+def test_a_heading_on_the_core_path_begins_a_slide(path):
+    for cell in notebooks.read(path):
+        heading = cell.cell_type == "markdown" and cell.source.startswith("#")
+        kind = cell.metadata.get("slideshow", {}).get("slide_type")
+        assert kind in ("skip", "slide" if heading else None)

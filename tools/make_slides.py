@@ -4,12 +4,12 @@ uv run --group docs python tools/make_slides.py                            the l
 uv run --group docs python tools/make_slides.py notebooks/05_resnet.ipynb
 uv run --group docs python tools/make_slides.py --pages                    everything in them
 
-The slides show the core path. Left out are exercises and sources, cells that only import or
-prepare, the code of folded cells, and the checks of predictions, so no question is answered.
+The slides show the core path: every cell but those whose Slide Type, which JupyterLab's Property
+Inspector sets, is Skip. So are exercises and sources, cells that only import or prepare, and the
+checks of predictions, so no question is answered. Of a folded cell they show what it printed.
 """
 
 import argparse
-import ast
 import importlib.util
 import re
 import sys
@@ -23,7 +23,6 @@ from pygments.formatters import HtmlFormatter
 
 ROOT = Path(__file__).parent.parent
 HERE = Path(__file__).parent / "slides"
-LEFT_OUT = ("Exercises", "Sources")
 HEADING = re.compile(r"^(?=#{1,3} )", flags=re.MULTILINE)
 CODE_STYLE = "a11y-high-contrast-light"
 # A page is what nbconvert makes, without the scripts that it would fetch.
@@ -54,29 +53,16 @@ def to_html(source):
 
 def core_path(cells):
     """Yield the cells of the slides; of a Markdown cell, the part under each heading by itself."""
-    wanted = True
     for cell in cells:
+        if cell.metadata.get("slideshow", {}).get("slide_type") == "skip":
+            continue
         if cell.cell_type == "markdown":
-            for part in HEADING.split(cell.source):
-                if part.startswith("## "):
-                    wanted = not any(room in part.splitlines()[0] for room in LEFT_OUT)
-                if wanted and part.strip():
-                    yield nbformat.v4.new_markdown_cell(part)
-        elif wanted and cell.outputs and "check." not in cell.source:
-            cell.metadata["transient"] = {"remove_source": _is_folded(cell)}
+            parts = filter(str.strip, HEADING.split(cell.source))
+            yield from map(nbformat.v4.new_markdown_cell, parts)
+        else:
+            folded = cell.metadata.get("jupyter", {}).get("source_hidden", False)
+            cell.metadata["transient"] = {"remove_source": folded}
             yield cell
-        elif wanted and not cell.outputs and not _is_folded(cell) and _defines(cell):
-            yield cell
-
-
-def _is_folded(cell):
-    return cell.metadata.get("jupyter", {}).get("source_hidden", False)
-
-
-def _defines(cell):
-    """Return whether a cell defines a class or a function."""
-    kinds = (ast.ClassDef, ast.FunctionDef)
-    return any(isinstance(node, kinds) for node in ast.parse(cell.source).body)
 
 
 def reveal():
