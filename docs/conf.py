@@ -2,8 +2,8 @@
 
 uv run --group docs sphinx-build docs site
 
-GITHUB_REPOSITORY=owner/name, which GitHub sets where it builds the site, adds to every notebook the
-links that run it on Binder or Colab.
+GITHUB_REPOSITORY=owner/name, which GitHub sets where it builds the site, adds to every page the
+links that run the course on Binder or Colab, and to every notebook those that run it alone.
 """
 
 import os
@@ -34,6 +34,11 @@ session, do so, and run them again.
 %cd cnnlib-course/notebooks/{folder}
 ```
 :::
+"""
+RUN_THE_COURSE = """\
+Run the course on <a
+href="https://mybinder.org/v2/gh/{repository}/main?labpath=notebooks/00_index.ipynb">Binder</a>
+or <a href="https://colab.research.google.com/github/{repository}">Colab</a>.
 """
 
 
@@ -104,6 +109,7 @@ html_theme_options = {
     "show_toc_level": 2,
     "pygments_light_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",
+    "extra_footer": RUN_THE_COURSE.format(repository=REPOSITORY) if REPOSITORY else "",
 }
 
 
