@@ -4,6 +4,7 @@ Nothing is kept unless you call `keep` once. Then `progress` shows what is done 
 """
 
 import contextlib
+import copy
 import io
 import linecache
 import math
@@ -173,6 +174,8 @@ def _verdict(function, expected, results, hint):
 
 
 def _result_of(function, args):
+    with contextlib.suppress(Exception):  # such as a generator, which cannot be copied
+        args = copy.deepcopy(args)  # the function may change what it is given
     try:
         return function(*args)
     except (Exception, SystemExit) as error:

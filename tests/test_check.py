@@ -337,6 +337,22 @@ def test_a_function_that_prints_and_returns_is_right(said):
     assert said(cases, size, SIZES) == "n is 28\nn is 7\nn is 3\nCorrect: all 3 cases.\n"
 
 
+def test_a_function_that_changes_its_arguments_is_shown_those_that_it_was_given(said):
+    def total(values):
+        return sum(values.pop() for _ in range(len(values) - 1))
+
+    shared = [1, 2, 4]  # by both cases, and by whatever comes after them
+    told = "Not yet: total([1, 2, 4]) gives 6, expected 7.\n"
+    assert said(cases, total, [((shared,), 7), ((shared,), 7)]) == told
+    assert said(cases, total, [((shared,), 6), ((shared,), 7)]) == told
+    assert shared == [1, 2, 4]
+
+
+def test_an_argument_that_cannot_be_copied_is_given_itself(said):
+    generator = (count for count in [3])
+    assert said(cases, next, [((generator,), 3)]) == "Correct.\n"
+
+
 def test_a_function_that_exits_is_reported(said):
     def size(n, k):
         sys.exit("enough")
