@@ -69,6 +69,15 @@ def test_costs_of_a_linear_layer_by_hand():
     assert found["step_memory"] == images + scores + labels + 4 + 2 * weights
 
 
+def test_numbers_that_tensors_share_are_held_once():
+    """The weight is that of both layers, and the backward pass keeps a transposed view of it."""
+    twice = nn.Linear(4, 4)
+    found = costs(nn.Sequential(nn.Flatten(), twice, twice), (1, 2, 2), batch_size=5)
+    images, scores, labels, weights = 4 * 5 * 4, 4 * 5 * 4, 8 * 5, 4 * 20
+    hidden = scores
+    assert found["step_memory"] == images + hidden + scores + labels + 4 + 2 * weights
+
+
 def test_memory_grows_with_the_batch_but_the_weights_do_not():
     one, two, three = (costs(models.lenet(), (1, 28, 28), n) for n in (8, 16, 24))
     assert two["step_memory"] - one["step_memory"] == three["step_memory"] - two["step_memory"]

@@ -382,10 +382,10 @@ def costs(net: nn.Module, shape: tuple[int, int, int], batch_size: int) -> dict[
     net = copy.deepcopy(net).to("meta").train()
     images = torch.empty(batch_size, *shape, device="meta")
     labels = torch.empty(batch_size, dtype=torch.long, device="meta")
-    kept = {}
+    kept = set()  # tensors that share their numbers have the same storage
 
     def keep(tensor):
-        kept[tensor.untyped_storage()._cdata] = tensor.untyped_storage()
+        kept.add(tensor.untyped_storage())
         return tensor
 
     try:
@@ -398,13 +398,13 @@ def costs(net: nn.Module, shape: tuple[int, int, int], batch_size: int) -> dict[
             f"net={type(net).__name__} must give scores (N, classes) that the cross-entropy can "
             f"train, on tensors without memory, but that fails: {error}: try cnnlib.models.lenet()"
         ) from error
-    weights = {p.untyped_storage()._cdata: p.untyped_storage() for p in net.parameters()}
-    gradients = sum(storage.nbytes() for storage in weights.values())
+    weights = {p.untyped_storage() for p in net.parameters()}
+    gradients = sum(storage.nbytes() for storage in weights)
     return {
         "params": table.total_params,
         "macs": table.total_macs,
         "step_traffic": traffic.bytes,
-        "step_memory": sum(s.nbytes() for s in (kept | weights).values()) + gradients,
+        "step_memory": sum(s.nbytes() for s in kept | weights) + gradients,
     }
 
 
