@@ -15,8 +15,6 @@ import notebooks
 pytest.importorskip("myst_nb", reason="the site needs the group docs: try uv run --group docs")
 Axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe
 
-pytestmark = pytest.mark.browser
-
 OPTIONS = {"preload": False, "resultTypes": ["violations"]}  # preloading would ask for a server
 NOTEBOOKS = [
     path.relative_to(notebooks.ROOT).with_suffix("").as_posix() for path in notebooks.PATHS
@@ -58,6 +56,7 @@ def window(browser, request):
     page.close()
 
 
+@pytest.mark.browser
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_needs_no_network_and_is_accessible(site, window, name):
     window.goto((site / f"{name}.html").as_uri())
@@ -69,6 +68,7 @@ def test_a_page_needs_no_network_and_is_accessible(site, window, name):
     ] == []
 
 
+@pytest.mark.browser
 def test_what_moves_in_a_notebook_moves_without_a_kernel(site, browser):
     moved = 0
     for name in NOTEBOOKS:
@@ -84,6 +84,7 @@ def test_what_moves_in_a_notebook_moves_without_a_kernel(site, browser):
     assert moved > 5
 
 
+@pytest.mark.browser
 def test_search_finds(site, window):
     window.goto((site / "search.html").as_uri() + "?q=dilation")
     window.locator("#search-results li a", has_text="Dilation").first.wait_for()
@@ -122,6 +123,12 @@ def test_every_link_inside_leads_somewhere(pages):
             )
             broken += [] if there else [f"{path.name}: {link}"]
     assert broken == []
+
+
+def test_no_page_loads_anything_from_elsewhere(pages):
+    loads = r'<(?:script|link|img|iframe)\b[^>]*\b(?:src|href)="(?:https?:)?//[^"]*'
+    for path in pages:
+        assert re.findall(loads, path.read_text(encoding="utf-8")) == []
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
