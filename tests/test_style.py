@@ -26,6 +26,22 @@ def test_is_one_lecture(path):
     assert int(re.search(r"(\d+) minutes", cells[0].source)[1]) <= 90
 
 
+def test_minutes_are_counted(path):
+    """150 words or one cell a minute, two a prediction, and the exercises that are no homework."""
+    cells = notebooks.read(path)
+    text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    code = [cell for cell in notebooks.code_cells(path) if "exercise" not in notebooks.tags(cell)]
+    predictions = len(re.findall("^#+ Predict", text, flags=re.MULTILINE))
+    exercises = [int(each) for each in re.findall(r"ifficulty \d, (\d+) minutes", text)]
+    home = re.search(r"exercises? (\d).{0,9} \((\d+) minutes\) (is|are) homework", cells[0].source)
+    if home:
+        first = int(home[1]) - 1
+        assert sum(exercises[first:]) == int(home[2])
+        exercises = exercises[:first]
+    counted = len(text.split()) / 150 + len(code) + 2 * predictions + sum(exercises)
+    assert abs(counted - int(re.search(r"(\d+) minutes", cells[0].source)[1])) <= 2.5
+
+
 def test_cell_lengths(path):
     lengths = [len(cell.source.splitlines()) for cell in notebooks.code_cells(path)]
     assert max(lengths) <= 25
