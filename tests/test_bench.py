@@ -109,7 +109,8 @@ def test_both_loops_begin_with_the_same_weights_and_see_the_same_batch(loops, fp
 
 
 @pytest.mark.parametrize("against", ["d2l", "strong"])
-def test_a_row_of_the_table(loops, tmp_path, against):
+def test_a_row_of_the_table(loops, monkeypatch, tmp_path, against):
+    monkeypatch.setattr(records, "_commit", lambda: "abc")
     record, path = bench(["lenet"], against=against, rounds=2, batches=5, folder=tmp_path)
     (row,) = record["rows"]
     assert (row["model"], row["size"], row["batch_size"], row["lr"]) == ("lenet", 28, 256, 0.9)
@@ -120,11 +121,12 @@ def test_a_row_of_the_table(loops, tmp_path, against):
         assert side["cold_seconds"] > 0
         flops = 6 * 416_520 * side["step_images_per_second"]
         assert side["share_of_peak"] == pytest.approx(flops / 1e9)
-        assert side["test_loss"] > 0
+        assert not {name for name in side if name.startswith("test")}  # so few steps teach nothing
     least, most = row["range"]
     assert least <= most
     rates = row["ours"]["images_per_second"], row["theirs"]["images_per_second"]
     assert row["ratio"] == pytest.approx(rates[0] / rates[1])
+    assert row["commit"] == "abc"
     assert path == tmp_path / f"bench_{against}_cpu.json"
     assert json.loads(path.read_text())["rows"] == [row]
     assert set(record["versions"]) >= {"python", "torch", "torchvision"}
@@ -299,5 +301,5 @@ def test_the_committed_records_are_what_the_bench_writes(loops, tmp_path):
         committed = records.read_json(path)
         assert record.keys() >= committed.keys() - {"precision"}
         for row in committed["rows"]:
-            assert row.keys() == record["rows"][0].keys()
+            assert row.keys() == record["rows"][0].keys() - {"commit"}  # they are older than it
             assert len(line(row)) == len(module.HEADER)

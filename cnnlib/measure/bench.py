@@ -33,10 +33,10 @@ from cnnlib.measure.machine import (
     repeated_batch,
     timed,
 )
-from cnnlib.measure.records import load_previous, make_folder, write_json
+from cnnlib.measure.records import load_previous, make_folder, this_machine, write_json
 from cnnlib.models import MODELS
 from cnnlib.trace import count_parameters, trace
-from cnnlib.train import evaluate, fit, sgd
+from cnnlib.train import fit, sgd
 
 _BATCHES_ON_CPU = 20  # for images above 28 pixels, whose epoch takes most of an hour
 _STEPS_ALONE = 10
@@ -85,8 +85,8 @@ def bench(
         folder: The folder of the JSON file.
 
     Returns:
-        A dictionary with hardware, versions, the speed of matrix products, and a row per network;
-        and the path of its file.
+        A dictionary with hardware, versions, the speed of matrix products, and a row per network,
+        each with the commit that was measured; and the path of its file.
 
     Raises:
         ValueError: There are too few batches (d2l's loop plots five times per epoch), or d2l is not
@@ -150,8 +150,7 @@ def _compare(job: _Job, against: str, rounds: int, peak_flops: float) -> dict:
         found: dict = {side: {"whole": [], "loader": [], "step": []} for side in loops}
         for _ in range(1 + rounds):
             for side, loop in loops.items():
-                found[side]["net"] = trained = _started(net, job)
-                train = functools.partial(loop.train, trained)
+                train = functools.partial(loop.train, _started(net, job))
                 found[side]["whole"].append(timed(job.device, train))
         for _ in range(rounds):
             for side, loop in loops.items():
@@ -161,6 +160,7 @@ def _compare(job: _Job, against: str, rounds: int, peak_flops: float) -> dict:
         ours, theirs = (_summarise(job, one, macs, peak_flops) for one in found.values())
     ratios = [b / a for a, b in zip(ours["seconds"], theirs["seconds"], strict=True)]
     return asdict(job) | {
+        "commit": this_machine()["commit"],
         "data": data.source,
         "params": count_parameters(net),
         "macs": macs,
@@ -180,7 +180,6 @@ def _summarise(job: _Job, found: dict, macs: int, peak_flops: float) -> dict:
     (cold, _), *warm = found["whole"]
     seconds = [taken for taken, _ in warm]
     step_rate = _STEPS_ALONE * job.batch_size / statistics.median(found["step"])
-    metrics = evaluate(found["net"], _load(job, job.device).test, precision="fp32")
     return {
         "images_per_second": job.train * job.epochs / statistics.median(seconds),
         "seconds": seconds,
@@ -190,8 +189,6 @@ def _summarise(job: _Job, found: dict, macs: int, peak_flops: float) -> dict:
         "step_images_per_second": step_rate,
         # Forward once, backward twice, two operations per multiply-accumulate.
         "share_of_peak": 6 * macs * step_rate / peak_flops,
-        "test_loss": metrics.loss,
-        "test_accuracy": metrics.accuracy,
     }
 
 
