@@ -220,7 +220,7 @@ def test_image_grid_forgives_rounding():
         (np.array([[[-0.5, 2.0]]]), {}, "images has values from -0.5 to 2: "),
         (np.array([[[0.0, np.nan]]]), {}, "images must be finite, but one is nan"),
         (np.array([[[0, 255]]]), {}, "bytes must have dtype uint8"),
-        (np.zeros((3, 8, 8)), {"titles": ["a", "b"]}, "titles has 2 entries for 3 images"),
+        (np.zeros((3, 8, 8)), {"titles": ["a", "b"]}, "titles has 2 names for 3 images: pass one"),
         (np.zeros((3, 8, 8)), {"columns": 0}, "columns=0 must be a whole number from 1"),
     ],
 )
@@ -256,9 +256,10 @@ def test_layer_profile_refuses_what_a_log_scale_cannot_show(profiles):
         plots.layer_profile(profiles, "norm")
 
 
-@pytest.mark.parametrize("colors", [3, "red", None, np.array(3), [], ["nocolour"]])
+@pytest.mark.parametrize("colors", [3, "red", None, np.array(3), [], {}, ["nocolour"], [None]])
 def test_layer_profile_refuses_what_is_no_colour(colors):
-    with pytest.raises(ValueError, match=r"^colors=.*try .*'red', 'blue'"):
+    message = r"^colors=.* must be colours in a list: try \['red', 'blue'\]$"
+    with pytest.raises(ValueError, match=message):
         plots.layer_profile({"a": [1.0]}, "norm", colors)
 
 
@@ -467,7 +468,7 @@ def test_confusion_matrix_separates_thousands():
         (np.eye(3) / 2, "matrix must hold counts"),
         (-np.eye(3), "matrix must hold counts"),
         (np.full((3, 3), np.nan), "matrix must be finite"),
-        (np.eye(2), "classes has 3 names for 2 rows"),
+        (np.eye(2), "classes has 3 names for 2 rows: pass one"),
         (np.eye(101), "len(matrix)=101 must be a whole number from 1 to 100"),
     ],
 )
@@ -504,8 +505,14 @@ def test_misclassified_says_that_nothing_is_wrong():
     ("arguments", "message"),
     [
         ({"images": np.zeros((0, 4, 4))}, "images is empty"),
-        ({"labels": [0]}, "labels has shape (1,) for 2 images"),
-        ({"predictions": np.zeros((2, 3), int)}, "predictions has shape (2, 3) for 2 images"),
+        (
+            {"labels": [0]},
+            "labels of shape (1,) and type int64 must be class indices of shape (2,)",
+        ),
+        (
+            {"predictions": np.zeros((2, 3), int)},
+            "predictions of shape (2, 3) and type int64 must be",
+        ),
         ({"predictions": [0, 3]}, "predictions has indices from 0 to 3 for 3 classes"),
         ({"labels": [-1, 0]}, "labels has indices from -1 to 0 for 3 classes"),
         ({"rows": 0}, "rows=0 must be a whole number from 1"),

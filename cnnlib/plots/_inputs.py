@@ -1,11 +1,10 @@
-"""Checks of what figures take: numbers, and dictionaries from labels to them."""
+"""Checks of what figures take: numbers, class indices, names, and dictionaries from labels."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 
 from cnnlib._checks import shown
 
@@ -43,6 +42,33 @@ def check_numbers(name: str, values: Any, ndim: int | None = None) -> np.ndarray
     return array
 
 
+def check_index(
+    name: str, values: Any, shape: tuple[int, ...], classes: Sequence[str]
+) -> np.ndarray:
+    """Return class indices of a shape as an array, or refuse what is not one per place."""
+    indices = check_numbers(name, values)
+    if indices.shape != shape or indices.dtype.kind not in "iu":
+        raise ValueError(
+            f"{name} of shape {indices.shape} and type {indices.dtype} must be class indices of "
+            f"shape {shape}: try scores.argmax(1)"
+        )
+    if indices.min() < 0 or indices.max() >= len(classes):
+        raise ValueError(
+            f"{name} has indices from {indices.min()} to {indices.max()} for {len(classes)} "
+            "classes: name every class"
+        )
+    return indices
+
+
+def check_names(name: str, values: Any, count: int | None = None, of: str = "") -> None:
+    """Refuse anything that is not a list of names, and another number of them than the count."""
+    is_list = isinstance(values, Sequence | np.ndarray) and getattr(values, "ndim", 1) > 0
+    if not is_list or isinstance(values, str | bytes):
+        raise ValueError(f"{name}={shown(values)} must be a list of names: try {name}=['a', 'b']")
+    if len(values) != (len(values) if count is None else count):
+        raise ValueError(f"{name} has {len(values)} names for {count} {of}: pass one for each")
+
+
 def check_labelled(name: str, values: Any, least: int = 1) -> None:
     """Refuse anything that is not a dictionary with at least so many entries."""
     if not isinstance(values, Mapping) or len(values) < least:
@@ -56,12 +82,3 @@ def check_text(name: str, value: Any, content: str) -> None:
     """Refuse anything that is not a text, and a blank one."""
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"{name}={shown(value)} must not be empty: {content}")
-
-
-def check_figure(figure: Any) -> None:
-    """Refuse anything that is not a figure of matplotlib."""
-    if not isinstance(figure, Figure):
-        raise ValueError(
-            f"figure of type {type(figure).__name__} must be a matplotlib Figure: try what a "
-            "function of cnnlib.plots returns"
-        )

@@ -22,7 +22,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from cnnlib._checks import check_count, shown
-from cnnlib.plots._inputs import check_figure, check_labelled, check_numbers, check_text
+from cnnlib.plots._inputs import check_index, check_labelled, check_names, check_numbers, check_text
 
 # The palette of Okabe and Ito, which colour-blind people can tell apart, without its yellow, which
 # is hard to see on white.
@@ -95,7 +95,11 @@ def _base64(figure: Figure) -> str:
 @house_style
 def png(figure: Figure) -> bytes:
     """Return a figure as the bytes of a PNG, at 100 dots per inch, without empty margins."""
-    check_figure(figure)
+    if not isinstance(figure, Figure):
+        raise ValueError(
+            f"figure of type {type(figure).__name__} must be a matplotlib Figure: try what a "
+            "function of cnnlib.plots returns"
+        )
     buffer = BytesIO()
     try:
         figure.savefig(buffer, format="png", dpi=100, bbox_inches="tight")
@@ -122,11 +126,7 @@ def image_grid(images: Any, titles: Sequence[str] | None = None, columns: int = 
     images = pixels(images)
     count = len(images)
     if titles is not None:
-        check_names("titles", titles)
-        if len(titles) != count:
-            raise ValueError(
-                f"titles has {len(titles)} entries for {count} images: pass one for each"
-            )
+        check_names("titles", titles, count, "images")
         titles = list(map(str, titles))
     columns = min(check_count("columns", columns, usual=8), count)
     rows = -(-count // columns)
@@ -242,8 +242,8 @@ def layer_profile(
     """
     check_labelled("profiles", profiles)
     check_text("quantity", quantity, "say what the values are")
-    check_names("colors", colors, ("red", "blue"))
-    if not len(colors) or not all(map(is_color_like, colors)):
+    listed = isinstance(colors, list | tuple) or getattr(colors, "ndim", 0) > 0
+    if not listed or not len(colors) or not all(map(is_color_like, colors)):
         raise ValueError(f"colors={shown(colors)} must be colours in a list: try ['red', 'blue']")
     figure = Figure(figsize=(12, 4.5), layout="constrained")
     axes = figure.subplots()
@@ -360,17 +360,12 @@ def confusion_matrix(matrix: Any, classes: Sequence[str]) -> Figure:
             per row.
     """
     counts = check_numbers("matrix", matrix)
-    check_names("classes", classes)
     if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or counts.size == 0:
         raise ValueError(f"matrix has shape {counts.shape}: it must be K x K, rows true")
     check_count("len(matrix)", len(counts), MAX_SIDE)
     if (counts < 0).any() or (counts != counts.round()).any():
         raise ValueError("matrix must hold counts, whole numbers from 0: pass it unnormalised")
-    if len(classes) != len(counts):
-        raise ValueError(
-            f"classes has {len(classes)} names for {len(counts)} rows: pass one for each"
-        )
-
+    check_names("classes", classes, len(counts), "rows")
     shares = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
     side = 2.5 + 0.62 * len(counts)
     figure = Figure(figsize=(side + 1, side), layout="constrained")
@@ -420,23 +415,13 @@ def misclassified(
             no name.
     """
     images = check_numbers("images", images)
-    labels, predictions = check_numbers("labels", labels), check_numbers("predictions", predictions)
     check_names("classes", classes)
     if len(images) == 0:
         raise ValueError("images is empty: pass at least one")
-    for name, indices in (("labels", labels), ("predictions", predictions)):
-        if indices.dtype.kind not in "iu":
-            raise ValueError(f"{name} of type {indices.dtype} must be class indices: try argmax(1)")
-        if indices.shape != (len(images),):
-            raise ValueError(
-                f"{name} has shape {indices.shape} for {len(images)} images: "
-                "pass one class index for each"
-            )
-        if indices.min() < 0 or indices.max() >= len(classes):
-            raise ValueError(
-                f"{name} has indices from {indices.min()} to {indices.max()} "
-                f"for {len(classes)} classes: name every class"
-            )
+    labels, predictions = (
+        check_index(name, indices, images.shape[:1], classes)
+        for name, indices in (("labels", labels), ("predictions", predictions))
+    )
     columns, rows = check_count("columns", columns, usual=8), check_count("rows", rows, usual=2)
     wrong = np.flatnonzero(labels != predictions)[: columns * rows]
     if len(wrong) == 0:
@@ -472,13 +457,6 @@ def pixels(images: Any) -> np.ndarray:
             "0..1, so undo the normalisation; bytes must have dtype uint8"
         )
     return images.astype(float).clip(0, 1)
-
-
-def check_names(name: str, values: Any, usual: Sequence[str] = ("one", "two")) -> None:
-    """Refuse anything that is not a list of names."""
-    is_list = isinstance(values, Sequence | np.ndarray) and getattr(values, "ndim", 1) > 0
-    if not is_list or isinstance(values, str | bytes):
-        raise ValueError(f"{name}={shown(values)} must be names in a list: try {name}={usual}")
 
 
 def _label_ends(axes: Axes, last_rows: Mapping[str, Any]) -> None:

@@ -7,8 +7,8 @@ from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from cnnlib.plots._inputs import check_labelled, check_numbers
-from cnnlib.plots.figures import check_names, pixels
+from cnnlib.plots._inputs import check_index, check_labelled, check_names
+from cnnlib.plots.figures import pixels
 
 # A colour for each class; any two are far apart, also in the three kinds of colour blindness.
 COLOURS = (
@@ -36,24 +36,9 @@ def scene_grid(images: Any, label_maps: dict[str, Any], classes: Sequence[str]) 
     check_labelled("label_maps", label_maps, least=0)
     check_names("classes", classes)
     label_maps = {
-        name: check_numbers(f"label_maps[{name!r}]", maps) for name, maps in label_maps.items()
+        name: check_index(f"label_maps[{name!r}]", maps, images.shape[:3], classes)
+        for name, maps in label_maps.items()
     }
-    for name, maps in label_maps.items():
-        if len(maps) != len(images):
-            raise ValueError(
-                f"label_maps[{name!r}] has {len(maps)} maps for {len(images)} scenes: "
-                "pass one for each"
-            )
-        if maps.shape != images.shape[:3] or maps.dtype.kind not in "iu":
-            raise ValueError(
-                f"label_maps[{name!r}] of shape {maps.shape} and type {maps.dtype} must have a "
-                f"class index for each pixel, {images.shape[:3]}: try scores.argmax(1)"
-            )
-        if maps.min() < 0 or maps.max() >= len(classes):
-            raise ValueError(
-                f"label_maps[{name!r}] has labels from {maps.min()} to {maps.max()} for "
-                f"{len(classes)} classes: name every class"
-            )
     if len(classes) > len(COLOURS):
         raise ValueError(f"classes has {len(classes)} names for {len(COLOURS)} colours: draw fewer")
     rows, columns = 1 + len(label_maps), len(images)
