@@ -86,7 +86,7 @@ class _Lines(ProgressDisplay):
         print(", ".join(f"{name} {cell}" for name, cell in _cells(row).items()))
 
     def close(self):
-        if self.history.interrupted:
+        if self.history.interrupted or _has_exploded(self.history):
             print(_conclusion(self.history))
 
 
@@ -101,7 +101,7 @@ class _Terminal(_Lines):
         if 0 < len(history.rows) < history.recipe["epochs"]:
             print(f"continuing after epoch {history.last.epoch}")
         live = os.environ.get("CNNLIB_LIVE") != "0"
-        done, total = len(history.losses), _batches(history)
+        done, total = len(history.losses), history.recipe["epochs"] * history.recipe["batches"]
         self.bar = tqdm(initial=done, total=total, unit="batch", leave=False, disable=not live)
 
     def after_batch(self):
@@ -148,7 +148,7 @@ class _Notebook(ProgressDisplay):
         parts = [heading, _table_html(history.rows)]
         bundle = {"text/plain": f"{history}\n{conclusion}".rstrip()}
         if running:
-            done, planned = self.batches, _batches(history)
+            done, planned = self.batches, history.recipe["epochs"] * history.recipe["batches"]
             bar = f'<progress value="{done}" max="{planned}"></progress>'
             parts.append(f"<label>{bar} batch {done:,} of {planned:,}</label>")
         if history.losses:
@@ -181,12 +181,18 @@ def _conclusion(history):
         sentences.append(f"Stopped: {done} of {planned} epochs were completed.")
     if done:
         sentences.append(f"Test accuracy {history.last.test_accuracy:.3f} after epoch {done}.")
+    if _has_exploded(history):
+        sentences.append(
+            f"The training loss exploded to {history.last.train_loss:.3g}: try a smaller learning "
+            f"rate, such as lr={min(history.recipe['lr'] / 10, 0.1):g}."
+        )
     return " ".join(sentences)
 
 
-def _batches(history):
-    """Return how many batches the whole run has."""
-    return history.recipe["epochs"] * history.recipe["batches"]
+def _has_exploded(history):
+    """Return whether the last epoch's training loss is above 1000, and 1000 times the first one."""
+    limit = 1000 * max([1, *history.losses[:1]])
+    return any(row.train_loss > limit for row in history.rows[-1:])
 
 
 def in_notebook() -> bool:

@@ -3,8 +3,10 @@
 import base64
 import html
 import json
+import math
 import re
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -32,6 +34,7 @@ RECIPE = {
     "device": "cpu",
     "epochs": 2,
     "batches": 3,
+    "lr": 0.5,
 }
 
 
@@ -151,6 +154,41 @@ def test_a_run_that_was_stopped_says_how_far_it_came(screen, monkeypatch, epochs
     assert said in bundle["text/html"]
     assert said in bundle["text/plain"]
     assert alt(bundle).startswith(f"Training loss of each batch. {said}")
+
+
+def conclude(capsys, losses, *rows):
+    """Return what a training shows at its end below its rows, from its losses and epochs."""
+    history = History(RECIPE, losses=losses)
+    display = show_progress(history, plot=False)
+    for loss, test_loss in rows:
+        history.rows.append(replace(ROW, train_loss=loss, test_loss=test_loss))
+        display.after_epoch()
+    display.close()
+    return "\n".join(capsys.readouterr().out.splitlines()[len(rows) :])
+
+
+def test_a_loss_that_explodes_but_stays_finite_is_told_once_at_the_end(screen, capsys):
+    told = "The training loss exploded to 4.2e+09: try a smaller learning rate, such as lr=0.05."
+    accuracy = "Test accuracy 0.750 after epoch 2."
+    assert conclude(capsys, [2.3, 7e9], (1e9, 3.0), (4.2e9, 3.0)) == f"{accuracy} {told}"
+    history = History(RECIPE, "", [replace(ROW, train_loss=4.2e9)], [2.3, 7e9])
+    show_progress(history, plot=True).close()
+    assert told in screen[0]["text/html"] and told in screen[0]["text/plain"]
+
+
+@pytest.mark.parametrize(
+    ("losses", "rows"),
+    [
+        ([2.3], [(1.9, 50_000.0), (0.9, 2.0)]),  # an early test of batch normalisation
+        ([7e9], [(1e9, 1e9), (5e8, 1e9)]),  # weights that begin too large
+        ([2.3, 7e9], [(1e9, 1e9), (2.2, 2.2)]),  # a rough start that comes to rest
+        ([1e-5], [(0.5, 0.6)]),  # a trained network that learns something else
+        ([2.3], [(math.nan, math.nan)]),
+        ([2.3], []),
+    ],
+)
+def test_no_other_loss_is_called_exploded(screen, capsys, losses, rows):
+    assert conclude(capsys, losses, *rows) == ""
 
 
 def test_short_runs_in_a_notebook_are_lines(screen, monkeypatch, capsys):
