@@ -416,11 +416,17 @@ def _explain(misfits, net, ours, theirs):
     ]
     if len(misfits) > 5:
         lines.append(f"  and {len(misfits) - 5} more")
+    body, _ = _split(ours, _OURS)
+    ends = tuple(name[: name.rfind(".") + 1] for name in body[:1] + body[-1:])
+    remedy = (
+        "the in_channels and num_classes of the published network, or skip_head=True"
+        if all(name and name.startswith(ends + _OURS) for name, _ in misfits)
+        else "the network that these weights belong to, such as models.resnet34 for a ResNet-34"
+    )
     return (
         f"state_dict does not fit {type(net).__name__} in {len(misfits)} entries, and nothing was "
         "loaded. The left column is what the network has, the right one what it was given:\n"
-        + "\n".join(lines)
-        + "\nTry the in_channels and num_classes of the published network, or skip_head=True."
+        + "\n".join([*lines, f"Try {remedy}."])
     )
 
 

@@ -188,8 +188,9 @@ FAULTS = [
 def test_what_does_not_fit_is_refused_in_one_error_and_nothing_is_loaded(state, fault, count, line):
     net = ours()
     before = snapshot(net)
-    with pytest.raises(ValueError, match=f"{count}(?s:.)*{line}(?s:.)*skip_head=True") as refusal:
+    with pytest.raises(ValueError, match=f"{count}(?s:.)*{line}") as refusal:
         weights.load(net, fault(state))
+    assert str(refusal.value).splitlines()[-1].startswith("Try the ")
     assert len(str(refusal.value).splitlines()) <= 8
     assert len(str(refusal.value)) < 1000
     assert same(before, net.state_dict()) == set(before)
@@ -207,6 +208,30 @@ def test_five_misfits_are_shown_and_the_others_are_counted(count, rest):
 def test_another_number_of_classes_is_refused_without_skip_head(state):
     with pytest.raises(ValueError, match=r"in 2 entries(?s:.)*head\.2\.weight \(10, 512\)"):
         weights.load(ours(num_classes=10), state)
+
+
+CLASSES = "the in_channels and num_classes of the published network, or skip_head=True"
+ANOTHER = "the network that these weights belong to, such as models.resnet34 for a ResNet-34"
+
+
+@pytest.mark.parametrize(
+    ("net", "given", "remedy"),
+    [
+        ("resnet18", "resnet34", ANOTHER),
+        ("resnet34", "resnet18", ANOTHER),
+        ("resnet50", "wide_resnet50_2", ANOTHER),
+        ("densenet121", "densenet169", ANOTHER),
+        ("densenet169", "densenet121", ANOTHER),
+        ("resnet18", "resnet18", CLASSES),
+        ("densenet121", "densenet121", CLASSES),
+    ],
+)
+def test_the_remedy_is_that_of_the_misfit(net, given, remedy):
+    """The classes never fit here; where the layers fit neither, they come first."""
+    with torch.device("meta"):
+        net, given = getattr(models, net)(3), getattr(torchvision.models, given)()
+    with pytest.raises(ValueError, match=rf"\nTry {remedy}\.$"):
+        weights.load(net, given.state_dict())
 
 
 @pytest.mark.parametrize("layout", ["keras", "", None])
