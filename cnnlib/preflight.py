@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
 from cnnlib._checkpoint import check_path
-from cnnlib._checks import check_count, check_number, check_seed
+from cnnlib._checks import check_count, check_number, check_seed, shown
 from cnnlib.backend import Backend, choose_backend
 from cnnlib.trace import check_module, copy_network, needs_memory, trace
 
@@ -128,8 +128,10 @@ def check_parameters(parameters: Iterable[Tensor]) -> list[Tensor]:
     found = list(parameters) if is_list else []
     if not found or not all(isinstance(x, Tensor) and x.is_leaf for x in found):
         raise ValueError(
-            f"parameters={parameters!r} must be the weights of a network: try net.parameters()"
+            f"parameters={shown(parameters)} must be the weights of a network: try net.parameters()"
         )
+    if any(map(is_lazy, found)):
+        raise ValueError("parameters must have a size: try net(images), for its lazy layers")
     return found
 
 
@@ -385,7 +387,7 @@ def choose_memory_format(
             if "view size is not compatible" in str(error) and backend != contiguous:
                 return choose_memory_format(net, shape, contiguous, images, training)
             if _ONE_VALUE in str(error):
-                raise
+                raise ValueError(f"{_ONE_VALUE} in a batch: try two images or more") from error
             if device == "meta" and needs_memory(error):
                 continue
             trace(net, shape)

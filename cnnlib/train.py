@@ -57,7 +57,10 @@ def sgd(
     momentum = check_number("momentum", momentum, least=0, below=1, usual=0.9)
     parameters = preflight.check_parameters(parameters)
     fused = all(p.device.type in ("cpu", "cuda") for p in parameters)
-    optimizer = SGD(parameters, lr, momentum, fused=fused, **settings)
+    try:
+        optimizer = SGD(parameters, lr, momentum, fused=fused, **settings)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"settings={settings} must be those of torch's SGD: {error}") from error
     if momentum:
         for p in parameters:  # fused SGD needs them all at once, and some gradients may come later
             optimizer.state[p]["momentum_buffer"] = torch.zeros_like(p)

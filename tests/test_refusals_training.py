@@ -328,9 +328,22 @@ TRAIN = [
     *each(
         train.sgd,
         "parameters",
-        [1, [], {}, "x", [1], torch.ones(2), torch.tensor(1), [LEAF * 2]],
+        [1, [], {}, "x", [1], torch.ones(2), torch.tensor(1), [LEAF * 2], [{"params": [LEAF]}]],
         "net.parameters()",
         lr=1,
+    ),
+    *each(train.sgd, "parameters", [nn.LazyLinear(2).parameters()], "try net(images)", lr=1),
+    *(
+        (
+            f"sgd: {settings}",
+            functools.partial(train.sgd, [LEAF], 1, **settings),
+            ("those of torch's SGD",),
+        )
+        for settings in (
+            {"momentun": 0.9},
+            {"weight_decay": "x"},
+            {"momentum": 0, "nesterov": True},
+        )
     ),
     *each(train.one_cycle, "optimizer", [1, None, Net()], "must be an optimiser", steps=3),
     *each(
@@ -344,6 +357,13 @@ TRAIN = [
         ("one batch", "next(iter"),
     ),
     ("gradients: images", lambda: gradient_norms(Net(), IMAGES[0], LABELS), ("(N, C, H, W)",)),
+    (
+        "gradients: one image, normalised",
+        lambda: gradient_norms(
+            nn.Sequential(nn.Conv2d(1, 2, 8), nn.BatchNorm2d(2)), IMAGES[:1], LABELS[:1]
+        ),
+        ("more than 1 value", "try two images or more"),
+    ),
     ("gradients: bytes", lambda: gradient_norms(Net(), IMAGES.byte(), LABELS), ("float32",)),
     ("gradients: float64", lambda: gradient_norms(Net(), IMAGES.double(), LABELS), ("float32",)),
     ("gradients: one label", lambda: gradient_norms(Net(), IMAGES, LABELS[0]), ("one batch",)),
@@ -414,6 +434,7 @@ DATA = [
     ),
     ("Data of tensors", lambda: Data(IMAGES, IMAGES, (), "toy"), ("must be Batches",)),
     ("classes in a text", lambda: replace(toy(), classes="ab"), ("classes a tuple",)),
+    ("a source of 3", lambda: replace(toy(), source=3), ("source a text",)),
     ("classes of scenes", lambda: scenes().select_classes("Background"), ("one class per image",)),
     *each(toy().hold_out, "count", [*NO_COUNTS, 32], "try count=4"),
     *each(toy().hold_out, "seed", NO_SEEDS, "try seed=0", count=4),
@@ -503,11 +524,11 @@ PLOTS = [
             ("label_maps['truth']", *words),
         )
         for name, maps, words in [
-            ("labels 99", MAPS + 99, ("labels from 99 to 99 for 2 classes",)),
-            ("labels below 0", MAPS - 1, ("labels from -1",)),
-            ("maps of another size", MAPS[:, :5, :5], ("a class index for each pixel",)),
+            ("labels 99", MAPS + 99, ("indices from 99 to 99 for 2 classes",)),
+            ("labels below 0", MAPS - 1, ("indices from -1",)),
+            ("maps of another size", MAPS[:, :5, :5], ("class indices of shape (4, 8, 8)",)),
             ("scores", torch.rand(4, 2, 8, 8), ("try scores.argmax(1)",)),
-            ("fewer maps", MAPS[:2], ("2 maps for 4 scenes",)),
+            ("fewer maps", MAPS[:2], ("of shape (2, 8, 8)",)),
         ]
     ),
     *each(plots.image_html, "figure", [1, None, "x"], "must be a matplotlib Figure", alt="a"),
@@ -589,7 +610,7 @@ EXPLORE = [
 MEASURE = [
     *each(Plan, "seeds", [*NO_COUNTS, 10**9], "try seeds=5"),
     *each(experiment, "name", [1, None, "", "a/b"], "must be letters"),
-    *each(experiment, "job", [1, None, "job", lambda x: x, nn.ReLU], "must be a function"),
+    *each(experiment, "job", [1, None, "job", lambda x: x, nn.ReLU, Net()], "must be a function"),
     *each(Plan, "rate", [MAPS, math.nan, {1, 2}], "what JSON can hold", seeds=1),
     ("variants of one file", lambda: experiment(variants={"a b": 1, "a_b": 2}), ("other names",)),
     *each(experiment().weights, "variant", [1, "z", ARRAY], "must be one of"),
@@ -817,6 +838,14 @@ MEASURE = [
     *each(
         machine.measure_matmul_flops, "device", NO_DEVICES, "try device='cpu'", dtype=torch.float32
     ),
+    *each(
+        machine.measure_matmul_flops,
+        "dtype",
+        [1, None, np.ones(2)],
+        "try torch.float32",
+        device="cpu",
+    ),
+    *each(machine.environment_info, "device", NO_DEVICES, "try device='cpu'"),
 ]
 
 MEASURE += [

@@ -221,8 +221,10 @@ class Data:
     def __post_init__(self):
         """Check the parts."""
         parts = isinstance(self.train, Batches) and isinstance(self.test, Batches)
-        if not parts or not isinstance(self.classes, tuple | list):
-            raise ValueError("train and test must be Batches, classes a tuple: try fashion_mnist()")
+        named = isinstance(self.classes, tuple | list) and isinstance(self.source, str)
+        if not parts or not named:
+            rule = "train and test must be Batches, classes a tuple, source a text"
+            raise ValueError(f"{rule}: try fashion_mnist()")
 
     @property
     def shape(self) -> tuple[int, int, int]:

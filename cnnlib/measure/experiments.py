@@ -143,7 +143,8 @@ class Experiment:
     def __post_init__(self):
         if not isinstance(self.name, str) or not re.fullmatch(r"\w+", self.name):
             raise ValueError(f"name={self.name!r} must be letters, digits and _: try name='depth'")
-        if not callable(self.job) or not _takes(self.job, 4):
+        is_function = callable(self.job) and not isinstance(self.job, torch.nn.Module)
+        if not is_function or not _takes(self.job, 4):
             raise ValueError(
                 f"job={self.job!r} must be a function (variant, seed, plan, checkpoint) that "
                 "returns a dictionary"

@@ -36,6 +36,7 @@ def device_type() -> str:
 
 def environment_info(device: str) -> dict:
     """Return the machine, the versions and the precision of a measurement."""
+    device = check_device(device).type
     versions = {"python": platform.python_version()}
     for name in ("torch", "torchvision", "d2l", "numpy"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -89,7 +90,7 @@ def measure_matmul_flops(device: str, dtype: torch.dtype, seconds: float = 2.0) 
     """
     check_device(device)
     seconds = check_number("seconds", seconds, least=0, below=3600, usual=2)
-    if dtype not in DTYPES:
+    if not isinstance(dtype, torch.dtype) or dtype not in DTYPES:
         raise ValueError(f"dtype={dtype!r} must be one of {DTYPES}: try torch.float32")
     side = 8192 if device == "cuda" else 1536
     matrix = torch.ones(side, side, dtype=dtype, device=device)
