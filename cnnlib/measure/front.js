@@ -54,6 +54,7 @@ function drawFront(root, { costs, rows }) {
   costs.forEach((cost) => choice.append(new Option(cost, cost)));
   label.append("You pay with ", choice);
   say.setAttribute("aria-live", "polite");
+  choice.dataset.lmSuppressShortcuts = "true";  // of JupyterLab, such as d d
   root.replaceChildren(root.querySelector("template").content, label, picture, say);
 
   function draw() {
@@ -103,6 +104,7 @@ function drawFront(root, { costs, rows }) {
           .map((each) => `${each}: ${short(row.costs[each])}`).join("; ")
         + (isOn || !above ? ". On the front." : `. Beaten by ${above.name}.`);
       const mark = svg("g", { tabindex: 0, role: "img", "aria-label": words });
+      mark.dataset.lmSuppressShortcuts = "true";
       mark.classList.toggle("on", isOn);
       const bar = `M${at},${y(accuracy - std)}V${y(accuracy + std)}`;
       const place = places.get(row);

@@ -126,12 +126,16 @@ class Lab:
         """Wait until no cell runs."""
         expect(self.page.locator(RUNNING)).to_have_count(0, timeout=1000 * seconds)
 
-    def reopen(self, path):
-        """Save a notebook, close it with its kernel, and open it again."""
+    def close(self):
+        """Save a notebook, and close it with its kernel."""
         self.press("Save")
         expect(self.tab).not_to_have_class(re.compile("jp-mod-dirty"))
         self.choose("File", "Close and Shut Down Notebook")
         self.confirm()
+
+    def reopen(self, path):
+        """Save a notebook, close it with its kernel, and open it again."""
+        self.close()
         self.open(path)
 
     def choose_theme(self, name):
@@ -178,3 +182,7 @@ class Lab:
     def faint(self):
         """Return the texts of outputs that stand out too little from their background."""
         return self.page.evaluate(f"{LOOK} faint()")
+
+    def faint_focus(self):
+        """Return what is wrong with the outline of the element that has the focus."""
+        return self.page.evaluate(f"{LOOK} faintFocus()")

@@ -30,10 +30,10 @@ function luminance(colour) {
   return 0.2126 * red + 0.7152 * green + 0.0722 * blue;
 }
 
-// The contrast of a text with what is behind it, from 1 to 21, as WCAG defines it.
-function contrast(element) {
-  const text = luminance(channels(getComputedStyle(element).color));
-  const [dark, light] = [text, luminance(background(element))].sort((a, b) => a - b);
+// The contrast of a colour with what is behind an element, from 1 to 21, as WCAG defines it.
+function contrast(element, colour = getComputedStyle(element).color) {
+  const both = [channels(colour), background(element)].map(luminance);
+  const [dark, light] = both.sort((a, b) => a - b);
   return (light + 0.05) / (dark + 0.05);
 }
 
@@ -43,4 +43,12 @@ function faint() {
     .filter((element) => [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim()))
     .filter((element) => element.checkVisibility() && contrast(element) < 4.5)
     .map((element) => `${contrast(element).toFixed(1)}: ${element.textContent.slice(0, 80)}`);
+}
+
+// What is wrong with the outline of the element that has the focus: WCAG asks for 2 pixels and a contrast of 3.
+function faintFocus() {
+  const element = document.activeElement, { outlineStyle, outlineWidth, outlineColor } = getComputedStyle(element);
+  const least = Math.min(...[element, element.parentElement].map((each) => contrast(each, outlineColor)));
+  const isClear = outlineStyle !== "none" && parseFloat(outlineWidth) >= 2 && least >= 3;
+  return isClear ? [] : [`${outlineStyle} ${outlineWidth} of contrast ${least.toFixed(1)}: ${element.outerHTML.slice(0, 80)}`];
 }

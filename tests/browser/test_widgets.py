@@ -1,4 +1,6 @@
-"""What moves, by mouse and by keyboard: players and explorers."""
+"""What moves, by mouse and by keyboard: players, explorers and the front."""
+
+import re
 
 import nbformat
 import pytest
@@ -9,13 +11,18 @@ from tools.refresh_notebooks import KERNELSPEC
 pytestmark = pytest.mark.browser
 
 CELLS = [
-    "import numpy as np\nfrom cnnlib import explore",
+    "import numpy as np\nfrom cnnlib import explore\nfrom cnnlib.measure.front import Front, Point",
     "explore.conv_steps(np.ones((5, 5)), np.ones((3, 3))).player()",
     "explore.conv_explorer(size=8, stride=2)",
     "explore.transposed_explorer()",
     "explore.dilation_explorer()",
+    """Front([
+    Point("small", 0.8, 0.0, {"MACs": 2e6, "seconds": 0.03}),
+    Point("large", 0.9, 0.01, {"MACs": 3e8, "seconds": 0.02}),
+    Point("old", 0.7, 0.0, {"MACs": 5e6}),
+])""",
 ]
-PLAYER, CONV, TRANSPOSED, DILATION = range(4)
+PLAYER, CONV, TRANSPOSED, DILATION, FRONT = range(5)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -31,8 +38,8 @@ def notebook(lab, course):
 
 
 def shown(lab, number):
-    """Return a player or explorer, scrolled into view."""
-    page = lab.page.locator(".cnnlib-page").nth(number)
+    """Return what moves, scrolled into view."""
+    page = lab.page.locator(".cnnlib-page, .cnnlib-front").nth(number)
     page.scroll_into_view_if_needed()
     return page
 
@@ -98,6 +105,55 @@ def test_rates_that_are_typed_move_numbers_and_picture(lab):
     assert picture.screenshot() != pixels
     explorer.get_by_label("rates").fill("2, two")
     expect(numbers).to_contain_text("must be whole numbers separated by commas")
+
+
+def test_a_front_by_mouse(lab):
+    front = shown(lab, FRONT)
+    words, picture = front.locator("p"), front.locator("svg")
+    expect(picture).to_have_attribute("aria-label", "test accuracy over MACs")
+    assert front.locator("g").count() == 3
+    pixels = picture.screenshot()
+    front.get_by_label("You pay with").select_option("seconds")
+    expect(picture).to_have_attribute("aria-label", "test accuracy over seconds")
+    assert front.locator("g").count() == 2  # the old one was not timed
+    assert picture.screenshot() != pixels
+    front.get_by_role("img", name="small").hover()
+    expect(words).to_have_text(
+        "small: accuracy 0.800, std 0.000; MACs: 2 M; seconds: 30 m. Beaten by large."
+    )
+
+
+def test_a_front_by_keyboard_speaks(lab):
+    front, keyboard = shown(lab, FRONT), lab.page.keyboard
+    words, choice = front.locator("p"), front.get_by_label("You pay with")
+    choice.focus()
+    for key, cost in (("Home", "MACs"), ("s", "seconds"), ("ArrowUp", "MACs")):
+        keyboard.press(key)
+        expect(choice).to_have_value(cost)
+    for name in ("small", "large"):
+        keyboard.press("Tab")
+        expect(words).to_contain_text(f"{name}: accuracy")
+        expect(words).to_contain_text("On the front.")
+    expect(words).to_have_attribute("aria-live", "polite")
+    keyboard.press("d")
+    keyboard.press("d")  # in JupyterLab, on a cell, this deletes it
+    expect(front).to_be_visible()
+
+
+@pytest.mark.parametrize("theme", ["Light", "Dark"])
+def test_what_has_the_focus_is_seen_and_has_a_name(lab, theme):
+    lab.choose_theme(theme)
+    keyboard = lab.page.keyboard
+    for number in (PLAYER, CONV, TRANSPOSED, DILATION, FRONT):
+        controls = shown(lab, number).locator("button, input, select, [tabindex='0']")
+        controls.first.focus()
+        keyboard.press("Tab")
+        keyboard.press("Shift+Tab")
+        for control in controls.all():
+            expect(control).to_be_focused()
+            expect(control).to_have_accessible_name(re.compile(r"\w"))
+            assert lab.faint_focus() == []
+            keyboard.press("Tab")
 
 
 @pytest.mark.parametrize("width", [1280, 768])
