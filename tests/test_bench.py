@@ -252,6 +252,17 @@ def test_the_peak_is_that_of_a_matrix_product(monkeypatch):
     assert machine.measure_matmul_flops("cpu", torch.float32, seconds=0) == 2 * 1536**3 / 0.5
 
 
+@pytest.mark.parametrize("device", ["cuda", "cuda:0", torch.device("cuda")])
+def test_a_gpu_is_waited_for_by_whatever_name(monkeypatch, device):
+    waits = []
+    monkeypatch.setattr(machine, "check_device", torch.device)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: None)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: waits.append(device))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 7)
+    assert machine.timed(device, lambda: None)[1] == 7
+    assert waits == [device]
+
+
 def test_memory_at_the_worst_moment():
     _, before = machine.timed("cpu", lambda: None)
     # Fresh pages: an allocator may have some left from an earlier test.

@@ -618,6 +618,12 @@ MEASURE = [
     *each(experiment, "plans", [*NO_LABELLED, {"quick": 3}, {"long": Plan(seeds=1)}], ""),
     *each(experiment().run, "budget", ["long", 1, [1], [], ARRAY], "try one of ['quick']"),
     *each(experiment().record, "folder", [1, None, "nowhere"], "", budget="quick"),
+    ("seeds", lambda: experiment().run("quick").missing("x"), ("try seeds=5",)),
+    (
+        "seconds of no variant",
+        lambda: experiment().run("quick").expected_seconds("z", {}),
+        ("must be one of",),
+    ),
     (
         "a job without result",
         lambda: experiment(job=lambda *_: None).run("quick"),
@@ -664,7 +670,7 @@ MEASURE = [
     *each(
         records.write_json, "record", [torch.ones(2), {1, 2}, math.nan], "x.tolist()", path="a.json"
     ),
-    *each(records.write_json, "path", NO_FILES, "must name a file", record={}),
+    *each(records.write_json, "path", [*NO_FILES, "\ud800"], "must name a file", record={}),
     *each(records.load_previous, "path", NO_FILES, "must name a file", environment={}),
     ("in /proc", lambda: records.load_previous("/proc/a.json", {}), ("must be a folder",)),
     *each(leaderboard.Leaderboard(protocol()).add, "name", [1, None, [], "nosuch", "unet"], ""),

@@ -97,6 +97,7 @@ class Record:
 
     def missing(self, seeds: int) -> list[tuple[int, str]]:
         """Return seed and variant of each run that is not there, the first seeds first."""
+        seeds = check_count("seeds", seeds, usual=5)
         return [
             (seed, variant)
             for seed in range(seeds)
@@ -105,7 +106,12 @@ class Record:
         ]
 
     def expected_seconds(self, variant: str, machine: dict) -> float:
-        """Return the longest run of a variant on a machine, else of any variant, else 0."""
+        """Return the longest run of a variant on a machine, else of any variant, else 0.
+
+        Raises:
+            ValueError: There is no such variant.
+        """
+        _check_variant(variant, self.runs)
         here = [each | {"commit": ""} == machine | {"commit": ""} for each in self.machines]
 
         def longest(runs):
@@ -254,8 +260,7 @@ class Experiment:
             ValueError: There is no such variant or no record, or the file is not the one that was
                 written with it.
         """
-        if not isinstance(variant, str) or variant not in self.variants:
-            raise ValueError(f"variant={variant!r} must be one of {list(self.variants)}")
+        _check_variant(variant, self.variants)
         self.record(budget, folder)
         return recorded_weights(self.name, variant, budget, folder)
 
@@ -390,6 +395,12 @@ def _check_names(name: str, values: Any) -> None:
         )
     if not values:
         raise ValueError(f"{name} is empty: pass at least one")
+
+
+def _check_variant(variant: Any, variants: Mapping[str, Any]) -> None:
+    """Refuse what is not the name of a variant."""
+    if not isinstance(variant, str) or variant not in variants:
+        raise ValueError(f"variant={variant!r} must be one of {list(variants)}")
 
 
 def _takes(function: Callable, count: int) -> bool:

@@ -88,7 +88,7 @@ def measure_matmul_flops(device: str, dtype: torch.dtype, seconds: float = 2.0) 
         dtype: The type of the numbers.
         seconds: How long to repeat the product. The fastest run counts.
     """
-    check_device(device)
+    device = check_device(device).type
     seconds = check_number("seconds", seconds, least=0, below=3600, usual=2)
     if not isinstance(dtype, torch.dtype) or dtype not in DTYPES:
         raise ValueError(f"dtype={dtype!r} must be one of {DTYPES}: try torch.float32")
@@ -103,7 +103,7 @@ def measure_matmul_flops(device: str, dtype: torch.dtype, seconds: float = 2.0) 
 
 def measure_bandwidth(device: str) -> float:
     """Measure the bytes per second that a copy reads and writes; the fastest of five counts."""
-    check_device(device)
+    device = check_device(device).type
     source = torch.ones(64 * 2**20, device=device)
     target = torch.empty_like(source)
     fastest = min(timed(device, lambda: target.copy_(source))[0] for _ in range(5))
@@ -121,7 +121,7 @@ def timed(device: str, action: Callable[[], object]) -> tuple[float, int | None]
     """
     if isinstance(action, nn.Module) or not callable(action):
         raise ValueError(f"action={action!r} must be a function without arguments: try lambda: 1")
-    check_device(device)
+    device = check_device(device).type
     gc.collect()
     _reset_peak_memory(device)
     start = time.perf_counter()

@@ -1,6 +1,7 @@
 """Records of measurements: JSON files that are written atomically and name their machine."""
 
 import json
+import os
 import subprocess
 import tempfile
 from pathlib import Path
@@ -129,8 +130,9 @@ def _check_file(path: Any) -> Path:
     """Return the path of a file that is there or may come there, or refuse what is none."""
     try:
         file = Path(path)
+        os.fsencode(file)  # fails for a lone surrogate
         fits = file.name not in ("", "..") and "\0" not in file.name and not file.is_dir()
-    except (OSError, TypeError):  # the name is too long, or it is no path
+    except (OSError, TypeError, ValueError):  # the name is too long, or it is no path
         fits = False
     if not fits:
         raise ValueError(f"path={str(path)!r} must name a file: try 'my_results/record.json'")
