@@ -851,7 +851,7 @@ MEASURE = [
         "try torch.float32",
         device="cpu",
     ),
-    *each(machine.environment_info, "device", NO_DEVICES, "try device='cpu'"),
+    *each(machine.environment_info, "device", [*NO_DEVICES, np.ones(2)], "try device='cpu'"),
 ]
 
 MEASURE += [
