@@ -131,7 +131,7 @@ def check_parameters(parameters: Iterable[Tensor]) -> list[Tensor]:
             f"parameters={shown(parameters)} must be the weights of a network: try net.parameters()"
         )
     if any(map(is_lazy, found)):
-        raise ValueError("parameters must have a size: try net(images), for its lazy layers")
+        raise ValueError("parameters of lazy layers must have a size: try net(images) first")
     return found
 
 

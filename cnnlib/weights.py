@@ -417,7 +417,7 @@ def _explain(misfits, net, ours, theirs):
     if len(misfits) > 5:
         lines.append(f"  and {len(misfits) - 5} more")
     body, _ = _split(ours, _OURS)
-    ends = tuple(name[: name.rfind(".") + 1] for name in body[:1] + body[-1:])
+    ends = tuple(name[: name.rfind(".") + 1] for name in body[:1] + body[-1:])  # stem and head
     remedy = (
         "the in_channels and num_classes of the published network, or skip_head=True"
         if all(name and name.startswith(ends + _OURS) for name, _ in misfits)

@@ -4,9 +4,9 @@ uv run --group docs python tools/make_slides.py                            the l
 uv run --group docs python tools/make_slides.py notebooks/05_resnet.ipynb
 uv run --group docs python tools/make_slides.py --pages                    everything in them
 
-The slides show the core path: every cell but those whose Slide Type, which JupyterLab's Property
-Inspector sets, is Skip. So are exercises and sources, cells that only import or prepare, and the
-checks of predictions, so no question is answered. Of a folded cell they show what it printed.
+The slides show the core path: every cell whose Slide Type is not Skip. (JupyterLab's Property
+Inspector sets it.) Exercises, sources, cells that only import or prepare, and the checks of
+predictions are skipped, so the slides answer no question. A folded cell shows its output alone.
 """
 
 import argparse

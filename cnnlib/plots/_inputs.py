@@ -65,7 +65,7 @@ def check_names(name: str, values: Any, count: int | None = None, of: str = "") 
     is_list = isinstance(values, Sequence | np.ndarray) and getattr(values, "ndim", 1) > 0
     if not is_list or isinstance(values, str | bytes):
         raise ValueError(f"{name}={shown(values)} must be a list of names: try {name}=['a', 'b']")
-    if len(values) != (len(values) if count is None else count):
+    if count is not None and len(values) != count:
         raise ValueError(f"{name} has {len(values)} names for {count} {of}: pass one for each")
 
 

@@ -51,6 +51,7 @@ def open_window(browser, theme):
 
 @pytest.fixture(params=["light", "dark"])
 def window(browser, request):
+    """A window of `open_window`, light and dark."""
     page = open_window(browser, request.param)
     yield page
     page.close()
