@@ -33,8 +33,13 @@ def site(tmp_path_factory):
 
 
 def open_window(browser, theme):
-    """Open a window that reaches nothing but files; `faults` is what it asked for, and its errors."""
-    page = browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme=theme)
+    """Open a window that reaches nothing but files; `faults` is what it asked for, and its errors.
+
+    Nothing fades: half a change of colors has a contrast that no reader sees.
+    """
+    page = browser.new_page(
+        viewport={"width": 1280, "height": 900}, color_scheme=theme, reduced_motion="reduce"
+    )
     page.faults = []
 
     def route(asked):
