@@ -77,12 +77,14 @@ class Lab:
         self.console = []  # the errors that the page reported
         self.tab = page.locator(".lm-DockPanel-tabBar .lm-mod-current")
         self.outputs = page.locator(".jp-OutputArea-output")
+        self.pictures = self.outputs.locator("img")
         page.set_default_timeout(PATIENCE)
         page.on("pageerror", lambda error: self.console.append(str(error)))
         page.on("console", self._listen)
 
     def _listen(self, message):
-        if message.type == "error":
+        is_of_a_closed_kernel = message.text.startswith("Could not restore the debugger state")
+        if message.type == "error" and not is_of_a_closed_kernel:
             self.console.append(message.text)
 
     # What a learner does
@@ -172,8 +174,7 @@ class Lab:
 
     def texts_of_pictures(self):
         """Return the alternative text of each picture; None where there is none."""
-        pictures = self.outputs.locator("img")
-        return pictures.evaluate_all("(all) => all.map((one) => one.getAttribute('alt'))")
+        return self.pictures.evaluate_all("(all) => all.map((one) => one.getAttribute('alt'))")
 
     def cut_off(self):
         """Return the outputs that are wider than their place."""

@@ -6,6 +6,7 @@ import re
 
 import nbformat
 import pytest
+from playwright.sync_api import expect
 
 import notebooks
 
@@ -28,6 +29,7 @@ def opened(lab, course, path):
     notebook = nbformat.read(course / path, as_version=4)
     notebook.metadata["language_info"]["version"] = platform.python_version()
     nbformat.write(notebook, course / path)
+    lab.console.clear()  # what the one before said
     lab.open(path)
     return lab
 
@@ -76,6 +78,7 @@ def test_outputs_are_whole_and_legible(executed, theme, width):
 def test_reopened_it_shows_the_same(executed, path):
     before = executed.texts_of_pictures()
     executed.reopen(path)
+    expect(executed.pictures).to_have_count(len(before))  # they are drawn one after the other
     assert executed.texts_of_pictures() == before
     assert executed.failures() == []
 
