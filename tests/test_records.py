@@ -25,11 +25,11 @@ def experiments():
 
 
 @pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
-def test_a_record_is_of_the_experiment_in_the_notebook(path, experiments):
+def test_a_record_is_whole_and_of_the_experiment_in_the_notebook(path, experiments):
     name, budget = PATTERN.fullmatch(path.stem).groups()
     assert name in experiments, "no notebook defines it"
     record = experiments[name].load(budget, RESULTS)  # refuses a stale one
-    assert record.missing(1) == []
+    assert record.missing(experiments[name].plans[budget].seeds) == []
     for variant, runs in record.runs.items():
         for run in runs:
             assert run["machine"] < len(record.machines)
